@@ -1,0 +1,18 @@
+"""Experience replay as pure functions on a device-resident JAX pytree."""
+
+from kitae.buffer.buffers import OffPolicyBuffer, OnPolicyBuffer
+from kitae.buffer.experience import Experience
+from kitae.buffer.replay import Replay, ReplayState, uniform_replay
+from kitae.buffer.rollout import Rollout, RolloutState, rollout_storage
+
+__all__ = [
+    "Experience",
+    "OffPolicyBuffer",
+    "OnPolicyBuffer",
+    "Replay",
+    "ReplayState",
+    "Rollout",
+    "RolloutState",
+    "rollout_storage",
+    "uniform_replay",
+]

@@ -1,0 +1,88 @@
+"""Checks shared by the storages: every one runs while tracing, none on the device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuses anything but a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+
+
+def check_addressable(capacity: int, n_envs: int) -> None:
+    """Refuses more rows than a 32-bit index can name."""
+    if capacity * n_envs > 2**31 - 1:
+        raise ValueError(
+            f"capacity * n_envs must be at most 2**31 - 1 rows, got {capacity} * "
+            f"{n_envs} = {capacity * n_envs}"
+        )
+
+
+def empty_like(row: Any, capacity: int, n_envs: int) -> Any:
+    """Zeros of shape `[capacity, n_envs, ...]` for each leaf `[...]` of `row`."""
+
+    def zeros(leaf: Any) -> jax.Array:
+        spec = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
+        return jnp.zeros((capacity, n_envs, *spec.shape), dtype)
+
+    return jax.tree.map(zeros, row)
+
+
+def checked_rows(rows: Any, data: Any) -> Any:
+    """Returns `rows` as arrays `[n_envs, ...]` that fit `data` `[time, n_envs, ...]`.
+
+    A Python scalar stands for a whole column.
+
+    Raises:
+        ValueError: The structure, a shape or a dtype differs; the leaf is named.
+    """
+
+    def fit(path: Any, leaf: Any, column: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "rows"
+        if isinstance(leaf, bool | int | float):
+            return jnp.full(column.shape[1:], leaf, column.dtype)
+        leaf = jnp.asarray(leaf)
+        if leaf.shape != column.shape[1:] or leaf.dtype != column.dtype:
+            raise ValueError(
+                f"{name} must be {column.dtype}{list(column.shape[1:])} "
+                f"(environments first), got {leaf.dtype}{list(leaf.shape)}"
+            )
+        return leaf
+
+    if jax.tree.structure(rows) != jax.tree.structure(data):
+        raise ValueError(
+            f"rows must be built as the example was: expected "
+            f"{jax.tree.structure(data)}, got {jax.tree.structure(rows)}"
+        )
+    return jax.tree_util.tree_map_with_path(fit, rows, data)
+
+
+def checked_mask(valid: Any, n_envs: int) -> jax.Array:
+    """Returns `valid` as a bool `[n_envs]` mask, all true where it is None."""
+    if valid is None:
+        return jnp.ones(n_envs, bool)
+    valid = jnp.asarray(valid)
+    if valid.shape != (n_envs,) or valid.dtype != bool:
+        raise ValueError(
+            f"valid must be bool[{n_envs}], got {valid.dtype}{list(valid.shape)}"
+        )
+    return valid
+
+
+def write_rows(data: Any, rows: Any, time: jax.Array, valid: jax.Array) -> Any:
+    """Writes row `e` at `[time[e], e]` of each leaf, where `valid[e]`."""
+    capacity, n_envs = jax.tree.leaves(data)[0].shape[:2]
+    # An index past the end is dropped by the scatter: nothing is read or branched on.
+    time = jnp.where(valid, time, capacity)
+    envs = jnp.arange(n_envs)
+    return jax.tree.map(
+        lambda column, row: column.at[time, envs].set(
+            row, mode="drop", unique_indices=True
+        ),
+        data,
+        rows,
+    )
