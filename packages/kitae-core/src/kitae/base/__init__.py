@@ -1,0 +1,18 @@
+"""Agents from four pure functions, and the loops that train them."""
+
+from kitae.base.agent import BaseAgent
+from kitae.base.interfaces import AlgoType, IActor, IAgent, IBuffer
+from kitae.base.off_policy import OffPolicyAgent
+from kitae.base.on_policy import OnPolicyAgent
+from kitae.base.statistics import History
+
+__all__ = [
+    "AlgoType",
+    "BaseAgent",
+    "History",
+    "IActor",
+    "IAgent",
+    "IBuffer",
+    "OffPolicyAgent",
+    "OnPolicyAgent",
+]

@@ -1,0 +1,335 @@
+"""What every agent is given once its four functions are written."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import jax
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from kitae.base import checkpoint
+from kitae.base.evaluation import evaluate
+from kitae.base.host import train_on_host
+from kitae.base.interfaces import AlgoType, IAgent
+from kitae.base.pytrees import owned, same_leaves
+from kitae.base.run_dir import checked_run_name, new_run_dir, runs_root
+from kitae.base.seeding import Stream, stream_key
+from kitae.base.statistics import History
+from kitae.base.tracing import ActFn
+from kitae.buffer import Experience
+from kitae.config import AlgoConfig, check_int
+from kitae.config.config import MAX_SEED
+from kitae.types import ExploreFn, Info, Observation, State
+
+
+class BaseAgent(IAgent):
+    """An agent from a config and four factories.
+
+    The constructor builds the train state and the three functions, and writes
+    nothing. What they are is read in `state`, `explore_fn`, `process_experience_fn`
+    and `update_step_fn`; how far training went, in `step` (environment steps) and
+    `updates` (gradient updates). During training the arrays in `state` are replaced
+    at every update and their memory is used again: copy what you keep.
+
+    Args:
+        run_name: The run's directory under `runs/`, made by `train`.
+        config: Everything else.
+        train_state_factory: `(key, config, *, preprocess_fn, tabulate) -> state`.
+        explore_factory: `(config) -> explore_fn(state, key, observations, **kwargs)`,
+            which returns actions and log-probabilities, environments first.
+        process_experience_factory: `(config) -> fn(state, key, experience)`, which
+            returns a tuple of arrays.
+        update_step_factory: `(config) -> fn(state, key, processed)`, which returns the
+            new state and a dict of scalars.
+        preprocess_fn: Applied to observations before the network; passed on to
+            `train_state_factory`.
+        tabulate: Whether to print the networks; passed on to `train_state_factory`.
+        experience_type: A NamedTuple of the fields of `kitae.buffer.Experience` that
+            are to be stored.
+
+    Raises:
+        ValueError: The config can never update, or `run_name` is no name.
+        TypeError: `config` is no AlgoConfig, or `experience_type` asks for a field
+            that is not known.
+    """
+
+    algo_type: ClassVar[AlgoType]
+    learns_while_env_steps: ClassVar[bool]
+
+    def __init__(
+        self,
+        run_name: str,
+        config: AlgoConfig,
+        train_state_factory: Callable[..., State],
+        explore_factory: Callable[[AlgoConfig], ExploreFn],
+        process_experience_factory: Callable[[AlgoConfig], Callable],
+        update_step_factory: Callable[[AlgoConfig], Callable],
+        *,
+        preprocess_fn: Callable | None = None,
+        tabulate: bool = False,
+        experience_type: type = Experience,
+    ) -> None:
+        if not isinstance(config, AlgoConfig):
+            raise TypeError(f"config must be an AlgoConfig, got {config!r}")
+        self._check_config(config)
+        self.run_name = checked_run_name(run_name)
+        self.config = config
+        self.experience_type = _checked_experience_type(experience_type)
+
+        self.state = train_state_factory(
+            stream_key(config.seed, Stream.INIT),
+            config,
+            preprocess_fn=preprocess_fn,
+            tabulate=tabulate,
+        )
+        self.explore_fn = explore_factory(config)
+        self.process_experience_fn = process_experience_factory(config)
+        self.update_step_fn = update_step_factory(config)
+
+        self.key = stream_key(config.seed, Stream.INTERACT)
+        self.learn_key = stream_key(config.seed, Stream.LEARN)
+        self.memory: Any = None
+        self.step = 0
+        self.iteration = 0
+        self.updates = 0
+        self.rows = np.zeros(config.env_cfg.n_envs, np.int64)
+        self.run_dir: Path | None = None
+        self._restored_memory: Any = None
+
+    # --- What a subclass is made of -------------------------------------------------
+
+    @abstractmethod
+    def _check_config(self, config: AlgoConfig) -> None:
+        """Refuses a config that can never update."""
+
+    @abstractmethod
+    def _storage(self) -> Any:
+        """Returns the pure functions of the memory, `init` and `add` among them."""
+
+    @abstractmethod
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+        """Returns the pure `learn(state, memory, key) -> (state, memory, key, info)`."""
+
+    @abstractmethod
+    def _update_due(self) -> bool:
+        """Whether to learn now."""
+
+    @abstractmethod
+    def _updates_each_time(self) -> int:
+        """Gradient updates in one `learn`."""
+
+    def interact_keys(self, observation: Observation) -> Any:
+        """Returns a fresh key to act with, or one by agent's name for several agents.
+
+        Args:
+            observation: What is acted on; for several agents a dict by their names.
+        """
+        if self.config.env_cfg.n_agents == 1:
+            self.key, key = jax.random.split(self.key)
+            return key
+        self.key, *keys = jax.random.split(self.key, len(observation) + 1)
+        return dict(zip(observation, keys, strict=True))
+
+    # --- What it is compiled to -----------------------------------------------------
+
+    @cached_property
+    def _act(self) -> ActFn:
+        return ActFn(self, "explore")
+
+    @cached_property
+    def _select(self) -> ActFn:
+        return ActFn(self, "select_action")
+
+    @cached_property
+    def _add(self) -> Callable[..., Any]:
+        return jax.jit(self._storage().add, donate_argnums=0)
+
+    @cached_property
+    def _learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+        learn = self._compose_learn()
+
+        def stable_learn(
+            state: State, memory: Any, key: jax.Array
+        ) -> tuple[State, Any, jax.Array, Info]:
+            new_state, memory, key, info = learn(state, memory, key)
+            return same_leaves(new_state, state, "update_step"), memory, key, info
+
+        return jax.jit(stable_learn, donate_argnums=(0, 1, 2))
+
+    # --- What a user calls ----------------------------------------------------------
+
+    def train(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+        """Trains for `n_env_steps` environment steps more.
+
+        Makes `runs/<run_name>/` at the first call (or, where that exists,
+        `runs/<run_name>-2/` and so on) with the config, metrics and checkpoints; its
+        path is then `self.run_dir`. The environment is reset first and left open. A
+        second call goes on where the first one ended.
+
+        Args:
+            env: A `gymnasium.vector.VectorEnv` of `n_envs` environments, or, where
+                that is 1, a `gymnasium.Env`.
+            n_env_steps: Environment steps (transitions), summed over the parallel
+                environments, at least 1. The last vector step is taken whole, so up
+                to `n_envs - 1` more.
+
+        Returns:
+            What happened in this call.
+
+        Raises:
+            ValueError: The environment does not fit the config, or gives what its
+                spaces do not allow.
+            FloatingPointError: An update gave a value that is not finite.
+        """
+        check_int("n_env_steps", n_env_steps, 1)
+        return self._train_until(env, self.step + n_env_steps)
+
+    def resume(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+        """Goes on from the last checkpoint of `runs/<run_name>/`.
+
+        Everything is restored: parameters, optimizer, replay, keys and counters. The
+        environment itself is reset, since Gymnasium has no way to save one.
+
+        Args:
+            env: As for `train`.
+            n_env_steps: Environment steps in all, those of the checkpoint included.
+
+        Returns:
+            What happened in this call; nothing, if the checkpoint is that far.
+
+        Raises:
+            FileNotFoundError: The run has no checkpoint.
+            ValueError: The checkpoint is damaged or is another agent's.
+        """
+        check_int("n_env_steps", n_env_steps, 1)
+        self.restore(runs_root() / self.run_name)
+        return self._train_until(env, n_env_steps)
+
+    def evaluate(
+        self, env: VectorEnv | gym.Env, n_episodes: int, *, seed: int | None = None
+    ) -> np.ndarray:
+        """Plays whole episodes with `select_action`, and learns nothing.
+
+        Each environment plays its share, so short episodes are not favoured. Training
+        afterwards goes on exactly as it would have without.
+
+        Args:
+            env: As for `train`; any number of environments.
+            n_episodes: At least 1.
+            seed: Of the episodes, in `[0, 2**32 - 1]`. Default: drawn from the config's seed,
+                apart from what training uses, and the same at each call.
+
+        Returns:
+            `[n_episodes]` float64, the undiscounted returns.
+
+        Raises:
+            ValueError: The environment does not fit the config.
+        """
+        check_int("n_episodes", n_episodes, 1)
+        if seed is not None:
+            check_int("seed", seed, 0, MAX_SEED)
+        return evaluate(self, env, n_episodes, seed)
+
+    def save(self) -> Path:
+        """Writes a checkpoint of everything to the run's directory.
+
+        Returns:
+            The checkpoint's directory, `<run_dir>/checkpoints/<step>`.
+        """
+        run_dir = self._own_run_dir()
+        counters = {
+            "step": self.step,
+            "iteration": self.iteration,
+            "updates": self.updates,
+            "rows": self.rows.tolist(),
+        }
+        return checkpoint.save(run_dir, self.step, self._saved_arrays(), counters)
+
+    def restore(self, run_dir: str | Path) -> None:
+        """Takes over everything that the last checkpoint of `run_dir` holds.
+
+        Args:
+            run_dir: A run's directory, whose config was this agent's.
+
+        Raises:
+            FileNotFoundError: The run has no checkpoint.
+            ValueError: The checkpoint is damaged or is another agent's.
+        """
+        run_dir = Path(run_dir)
+        saved = checkpoint.load(run_dir)
+        self.state = saved.tree("state", self.state)
+        self.key = saved.tree("key", self.key)
+        self.learn_key = saved.tree("learn_key", self.learn_key)
+        # The memory's shapes are known once the agent has acted: see _prepare.
+        self.memory, self._restored_memory = None, saved
+        counters = saved.counters
+        self.step, self.iteration = counters["step"], counters["iteration"]
+        self.updates, self.rows = counters["updates"], np.array(counters["rows"])
+        self.run_dir = run_dir
+
+    # --- What the loops call --------------------------------------------------------
+
+    def _train_until(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+        if self.config.env_cfg.n_agents > 1:
+            raise ValueError(
+                f"env_cfg.n_agents = {self.config.env_cfg.n_agents}: only environments "
+                "of one agent can be trained on"
+            )
+        return train_on_host(self, env, n_env_steps)
+
+    def _own_run_dir(self) -> Path:
+        if self.run_dir is None:
+            self.run_dir = new_run_dir(self.run_name, self.config)
+        return self.run_dir
+
+    def _prepare(self, observation: Observation) -> None:
+        """Owns the state's memory, and makes or fills the replay's."""
+        self.state = owned(self.state)
+        if self.memory is not None:
+            return
+        n_envs = self.config.env_cfg.n_envs
+        actions, log_probs, _ = self._act.shapes(
+            self.state, self.key, np.int32(self.step), observation
+        )
+        flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
+        rows = self._rows(
+            observation, actions, floats, flags, observation, log_probs, flags
+        )
+        row = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
+        )
+        self.memory = self._storage().init(row)
+        if self._restored_memory is not None:
+            self.memory = self._restored_memory.tree("memory", self.memory)
+            self._restored_memory = None
+
+    def _rows(self, *fields: Any) -> Any:
+        """Builds the rows to store from all the fields of `Experience`."""
+        known = dict(zip(Experience._fields, fields, strict=True))
+        names = self.experience_type._fields  # type: ignore[attr-defined]
+        return self.experience_type(**{name: known[name] for name in names})
+
+    def _saved_arrays(self) -> dict[str, Any]:
+        trees = {"state": self.state, "key": self.key, "learn_key": self.learn_key}
+        if self.memory is not None:
+            trees["memory"] = self.memory
+        return trees
+
+
+def _checked_experience_type(experience_type: Any) -> Any:
+    fields = getattr(experience_type, "_fields", None)
+    if fields is None:
+        raise TypeError(
+            f"experience_type must be a NamedTuple class, got {experience_type!r}"
+        )
+    unknown = [name for name in fields if name not in Experience._fields]
+    if unknown:
+        raise TypeError(
+            f"experience_type asks for {unknown}, but only {list(Experience._fields)} "
+            "are known"
+        )
+    return experience_type

@@ -1,0 +1,46 @@
+"""Playing whole episodes with the best actions an agent knows."""
+
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from kitae.base.host import checked_env, device_step
+from kitae.base.seeding import Stream, env_seed, stream_key
+from kitae.base.statistics import EpisodeStatistics
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+
+def evaluate(
+    agent: "BaseAgent", env: VectorEnv | gym.Env, n_episodes: int, seed: int | None
+) -> np.ndarray:
+    """Returns the returns of `n_episodes`; see `BaseAgent.evaluate`.
+
+    Environment `e` plays `n_episodes // n_envs` episodes, the first ones one more:
+    taking the first that end would favour short episodes.
+    """
+    host_env = checked_env(agent, env)
+    n_envs = host_env.n_envs
+    share = np.full(n_envs, n_episodes // n_envs)
+    share[: n_episodes % n_envs] += 1
+
+    seed = agent.config.seed if seed is None else seed
+    key, step = stream_key(seed, Stream.EVALUATE), device_step(agent.step)
+    statistics = EpisodeStatistics(n_envs)
+    returns: list[list[float]] = [[] for _ in range(n_envs)]
+    observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))
+    while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
+        actions, _, key = agent._select(agent.state, key, step, observation)
+        result = host_env.step(np.asarray(actions))
+        observation = result.observation
+        ended = len(statistics)
+        statistics.record(result, 0)
+        for env_index, episode_return in zip(
+            statistics.envs[ended:], statistics.returns[ended:], strict=True
+        ):
+            if len(returns[env_index]) < share[env_index]:
+                returns[env_index].append(episode_return)
+    return np.array([value for mine in returns for value in mine])

@@ -1,0 +1,124 @@
+"""The loop that trains on environments which live on the host."""
+
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from kitae.base.report import Report
+from kitae.base.seeding import Stream, env_seed
+from kitae.base.statistics import EpisodeStatistics, History
+from kitae.envs import HostEnv, as_vector_env
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+MAX_STEP = 2**31 - 1
+
+
+def checked_env(agent: "BaseAgent", env: VectorEnv | gym.Env) -> HostEnv:
+    """Wraps `env`, if its spaces are the config's.
+
+    Raises:
+        ValueError: They are not.
+    """
+    vector_env = as_vector_env(env)
+    env_cfg = agent.config.env_cfg
+    for name, space in (
+        ("observation_space", vector_env.single_observation_space),
+        ("action_space", vector_env.single_action_space),
+    ):
+        if getattr(env_cfg, name) != space:
+            raise ValueError(
+                f"env has the {name} {space}, but env_cfg.{name} is "
+                f"{getattr(env_cfg, name)}"
+            )
+    return HostEnv(vector_env)
+
+
+def crossed(before: int, after: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in `(before, after]`.
+
+    Steps come in strides of `n_envs`, which need not divide the period.
+    """
+    return after // period > before // period
+
+
+def train_on_host(
+    agent: "BaseAgent", env: VectorEnv | gym.Env, n_env_steps: int
+) -> History:
+    """Trains until the agent has taken `n_env_steps` environment steps in all.
+
+    Off-policy, one iteration acts, sends off the update, and steps the environments
+    while the device learns from what came before; the new rows are added when both
+    are done. Only the actions are read back at every step. On-policy, the update
+    comes before the action that its policy should choose.
+
+    Args:
+        agent: Trained in place; it holds the newest state after every step.
+        env: The environments, reset first and left open.
+        n_env_steps: Where to stop.
+
+    Returns:
+        What happened in this call.
+    """
+    host_env = checked_env(agent, env)
+    n_envs = agent.config.env_cfg.n_envs
+    if host_env.n_envs != n_envs:
+        raise ValueError(
+            f"env has {host_env.n_envs} environments, but env_cfg.n_envs is {n_envs}"
+        )
+    first_step, first_updates = agent.step, agent.updates
+    statistics = EpisodeStatistics(n_envs)
+    save_frequency = agent.config.train_cfg.save_frequency
+
+    observation = host_env.reset(env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step))
+    agent._prepare(observation)
+    with Report(agent, statistics, n_env_steps) as report:
+        while agent.step < n_env_steps:
+            if not agent.learns_while_env_steps and agent._update_due():
+                _learn(agent, report)
+            actions, log_probs, agent.key = agent._act(
+                agent.state, agent.key, device_step(agent.step), observation
+            )
+            host_actions = np.asarray(actions)
+            if agent.learns_while_env_steps and agent._update_due():
+                _learn(agent, report)
+            step = host_env.step(host_actions)
+            rows = agent._rows(
+                observation,
+                actions,
+                step.reward,
+                step.terminated,
+                step.next_observation,
+                log_probs,
+                step.truncated,
+            )
+            agent.memory = agent._add(agent.memory, rows, step.valid)
+            observation = step.observation
+            before, after = agent.step, agent.step + int(step.valid.sum())
+            agent.step = after
+            agent.iteration += 1
+            agent.rows += step.valid
+            statistics.record(step, after)
+            report.after_step(before, after)
+            if save_frequency > 0 and crossed(before, after, save_frequency):
+                report.check_finite()
+                agent.save()
+    report.check_finite()
+    agent.save()
+    return statistics.history(agent.step - first_step, agent.updates - first_updates)
+
+
+def _learn(agent: "BaseAgent", report: Report) -> None:
+    agent.state, agent.memory, agent.learn_key, report.info = agent._learn(
+        agent.state, agent.memory, agent.learn_key
+    )
+    agent.updates += agent._updates_each_time()
+    agent.rows[:] = 0
+
+
+def device_step(step: int) -> np.int32:
+    """The count as the device sees it: it stays at its largest, and never wraps."""
+    return np.int32(min(step, MAX_STEP))

@@ -1,0 +1,109 @@
+"""Agents that learn from a replay of what they did."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kitae.base.agent import BaseAgent
+from kitae.base.interfaces import AlgoType
+from kitae.buffer import uniform_replay
+from kitae.config import AlgoConfig
+from kitae.config.schedule import off_policy_due, warm_up
+from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
+
+
+def off_policy_learn(
+    sample: Callable[[Any, jax.Array], Any],
+    process_experience: ProcessExperienceFn,
+    update_step: UpdateStepFn,
+    n_epochs: int,
+) -> Callable[[State, Any, jax.Array], tuple[State, Any, jax.Array, Info]]:
+    """Composes one update: `n_epochs` times sample, process, step.
+
+    Args:
+        sample: `sample(memory, key) -> experience`.
+        process_experience: The user's.
+        update_step: The user's.
+        n_epochs: Gradient updates, each on a fresh batch.
+
+    Returns:
+        The pure `learn(state, memory, key) -> (state, memory, key, info)`; `info` is
+        the mean over the epochs.
+    """
+
+    def epoch(carry: tuple[State, Any], key: jax.Array) -> tuple[Any, Info]:
+        state, memory = carry
+        sample_key, process_key, update_key = jax.random.split(key, 3)
+        experience = sample(memory, sample_key)
+        processed = process_experience(state, process_key, experience)
+        state, info = update_step(state, update_key, processed)
+        return (state, memory), info
+
+    def learn(
+        state: State, memory: Any, key: jax.Array
+    ) -> tuple[State, Any, jax.Array, Info]:
+        key, *keys = jax.random.split(key, n_epochs + 1)
+        if n_epochs == 1:
+            (state, memory), info = epoch((state, memory), keys[0])
+        else:
+            (state, memory), infos = jax.lax.scan(
+                epoch, (state, memory), jnp.stack(keys)
+            )
+            info = jax.tree.map(jnp.mean, infos)
+        return state, memory, key, info
+
+    return learn
+
+
+class OffPolicyAgent(BaseAgent):
+    """Base of agents that learn from a uniform replay.
+
+    Before a vector step, if `batch_size` transitions are held, `start_step` were
+    taken, and `skip_steps` vector steps went by, the agent makes `n_epochs` gradient
+    updates on fresh batches, while the environments step. A subclass overrides
+    `explore` and `select_action`; see `kitae.base.BaseAgent` for the arguments.
+
+    Raises:
+        ValueError: The config can never update; the fields are named.
+    """
+
+    algo_type = AlgoType.OFF_POLICY
+    learns_while_env_steps = True
+
+    def _check_config(self, config: AlgoConfig) -> None:
+        update, n_envs = config.update_cfg, config.env_cfg.n_envs
+        capacity = update.max_buffer_size * n_envs
+        if update.batch_size > capacity:
+            raise ValueError(
+                f"batch_size = {update.batch_size} can never be filled: the replay "
+                f"holds max_buffer_size * n_envs = {update.max_buffer_size} * {n_envs} "
+                f"= {capacity} transitions"
+            )
+        if warm_up(config) >= config.train_cfg.n_env_steps:
+            raise ValueError(
+                f"n_env_steps = {config.train_cfg.n_env_steps} ends before the first "
+                f"update, which waits for start_step = {config.start_step} and "
+                f"batch_size = {update.batch_size} environment steps"
+            )
+
+    def _storage(self) -> Any:
+        update = self.config.update_cfg
+        return uniform_replay(
+            update.max_buffer_size, self.config.env_cfg.n_envs, update.batch_size
+        )
+
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+        return off_policy_learn(
+            self._storage().sample,
+            self.process_experience_fn,
+            self.update_step_fn,
+            self.config.update_cfg.n_epochs,
+        )
+
+    def _update_due(self) -> bool:
+        return off_policy_due(self.config, self.iteration, self.step)
+
+    def _updates_each_time(self) -> int:
+        return self.config.update_cfg.n_epochs

@@ -1,0 +1,127 @@
+"""Agents that learn from what they just did, and then forget it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base.agent import BaseAgent
+from kitae.base.interfaces import AlgoType
+from kitae.buffer import Rollout, rollout_storage
+from kitae.config import AlgoConfig
+from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
+
+
+def on_policy_learn(
+    rollout: Rollout,
+    process_experience: ProcessExperienceFn,
+    update_step: UpdateStepFn,
+    n_epochs: int,
+    batch_size: int,
+) -> Callable[[State, Any, jax.Array], tuple[State, Any, jax.Array, Info]]:
+    """Composes one update: process the rollout, then passes over its shuffled rows.
+
+    Args:
+        rollout: The storage.
+        process_experience: The user's; its leaves are `[length, n_envs, ...]`, in and
+            out.
+        update_step: The user's; its leaves are `[batch_size, ...]`.
+        n_epochs: Passes over the rollout.
+        batch_size: Rows in one gradient update; divides the rollout's rows.
+
+    Returns:
+        The pure `learn(state, memory, key) -> (state, memory, key, info)`; the memory
+        comes back empty, and `info` is the mean over all gradient updates.
+    """
+
+    def learn(
+        state: State, memory: Any, key: jax.Array
+    ) -> tuple[State, Any, jax.Array, Info]:
+        key, process_key, epochs_key = jax.random.split(key, 3)
+        processed = process_experience(state, process_key, memory.data)
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), processed)
+        n_rows = jax.tree.leaves(rows)[0].shape[0]
+
+        def minibatch(
+            state: State, order_and_key: tuple[jax.Array, jax.Array]
+        ) -> tuple[State, Info]:
+            order, key = order_and_key
+            batch = jax.tree.map(lambda x: x[order], rows)
+            return update_step(state, key, batch)
+
+        def epoch(state: State, key: jax.Array) -> tuple[State, Info]:
+            order_key, update_key = jax.random.split(key)
+            order = jax.random.permutation(order_key, n_rows)
+            order = order.reshape(-1, batch_size)
+            keys = jax.random.split(update_key, order.shape[0])
+            return jax.lax.scan(minibatch, state, (order, keys))
+
+        keys = jax.random.split(epochs_key, n_epochs)
+        state, infos = jax.lax.scan(epoch, state, keys)
+        return state, rollout.clear(memory), key, jax.tree.map(jnp.mean, infos)
+
+    return learn
+
+
+class OnPolicyAgent(BaseAgent):
+    """Base of agents that learn from whole rollouts.
+
+    Each environment takes `max_buffer_size` steps; `process_experience` sees them
+    together as `[max_buffer_size, n_envs, ...]`; `update_step` then sees batches of
+    `batch_size` rows, `n_epochs` times over the shuffled rollout. `skip_steps` and
+    `start_step` have no meaning here. See `kitae.base.BaseAgent` for the arguments.
+
+    Raises:
+        ValueError: The config can never update, or its batches do not divide the
+            rollout; the fields are named.
+    """
+
+    algo_type = AlgoType.ON_POLICY
+    learns_while_env_steps = False
+
+    def _check_config(self, config: AlgoConfig) -> None:
+        update, n_envs = config.update_cfg, config.env_cfg.n_envs
+        rows = update.max_buffer_size * n_envs
+        if rows % update.batch_size:
+            raise ValueError(
+                f"batch_size = {update.batch_size} must divide the rollout of "
+                f"max_buffer_size * n_envs = {update.max_buffer_size} * {n_envs} = "
+                f"{rows} transitions"
+            )
+        if rows > config.train_cfg.n_env_steps:
+            raise ValueError(
+                f"n_env_steps = {config.train_cfg.n_env_steps} ends before the first "
+                f"rollout of max_buffer_size * n_envs = {rows} transitions is full"
+            )
+        if config.skip_steps != 1 or config.start_step != -1:
+            raise ValueError(
+                "skip_steps and start_step have no meaning for an on-policy agent, "
+                f"got {config.skip_steps} and {config.start_step}; leave them at 1 "
+                "and -1"
+            )
+
+    def _storage(self) -> Rollout:
+        return rollout_storage(
+            self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs
+        )
+
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+        update = self.config.update_cfg
+        return on_policy_learn(
+            self._storage(),
+            self.process_experience_fn,
+            self.update_step_fn,
+            update.n_epochs,
+            update.batch_size,
+        )
+
+    def _update_due(self) -> bool:
+        # The host knows which rows it added: the device need not be asked.
+        return bool(np.all(self.rows >= self.config.update_cfg.max_buffer_size))
+
+    def _updates_each_time(self) -> int:
+        update = self.config.update_cfg
+        rows = update.max_buffer_size * self.config.env_cfg.n_envs
+        return update.n_epochs * (rows // update.batch_size)

@@ -1,0 +1,46 @@
+"""Keeping the arrays of a state in order between compiled calls."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def owned(tree: Any) -> Any:
+    """Copies every leaf into an array of its own, of a definite dtype.
+
+    What is donated to a compiled call is gone afterwards: so no two leaves may share
+    memory, and nobody else may hold them. A Python number becomes an array with a
+    dtype as firm as an update's result has; it would be traced twice otherwise.
+    """
+
+    def own(leaf: Any) -> jax.Array:
+        array = jnp.array(leaf, copy=True)
+        return jax.lax.convert_element_type(array, array.dtype)
+
+    return jax.tree.map(own, tree)
+
+
+def same_leaves(new: Any, old: Any, where: str) -> Any:
+    """Returns `new` if its leaves have the shapes and dtypes of `old`.
+
+    Raises:
+        TypeError: They have not; the leaf is named, and `where` it was changed.
+    """
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise TypeError(
+            f"{where} must return a state built as the one it was given, expected "
+            f"{jax.tree.structure(old)}, got {jax.tree.structure(new)}"
+        )
+
+    def same(path: Any, after: Any, before: jax.Array) -> jax.Array:
+        after = jnp.asarray(after)
+        if after.shape != before.shape or after.dtype != before.dtype:
+            raise TypeError(
+                f"{where} changed state{jax.tree_util.keystr(path)} from "
+                f"{before.dtype}{list(before.shape)} to "
+                f"{after.dtype}{list(after.shape)}"
+            )
+        return jax.lax.convert_element_type(after, before.dtype)
+
+    return jax.tree_util.tree_map_with_path(same, new, old)

@@ -1,0 +1,223 @@
+"""What a training shows and writes while it runs."""
+
+import csv
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kitae.base.statistics import EpisodeStatistics
+from kitae.types import Info
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+REFRESH_SECONDS = 0.25
+SHOWN_EPISODES = 100
+COMMON_COLUMNS = [
+    "env_step",
+    "updates",
+    "seconds",
+    "steps_per_second",
+    "episodes",
+    "episode_return",
+    "episode_length",
+]
+EPISODE_COLUMNS = ["env_step", "env", "return", "length"]
+
+
+class Report:
+    """Progress on the terminal; metrics as CSV, and for TensorBoard if asked.
+
+    Used as a context manager around the training loop. `info` is the newest update's;
+    it stays on the device until a row is written.
+
+    Args:
+        agent: Who trains.
+        statistics: The episodes of this training.
+        until: Environment steps at which it ends.
+    """
+
+    def __init__(
+        self, agent: "BaseAgent", statistics: EpisodeStatistics, until: int
+    ) -> None:
+        self.info: Info | None = None
+        self._agent = agent
+        self._statistics = statistics
+        self._until = until
+        self._log_frequency = agent.config.train_cfg.log_frequency
+        self._written_episodes = 0
+        self._start = self._shown = self._last_time = time.perf_counter()
+        self._first_step = self._last_step = agent.step
+        self._progress = _progress()
+        self._task = self._progress.add_task(
+            agent.run_name, total=until, completed=agent.step, stats=""
+        )
+
+    def __enter__(self) -> Self:
+        run_dir = self._agent._own_run_dir()
+        names = sorted(self._info_names())
+        step = self._agent.step
+        self._metrics = _Table(run_dir / "metrics.csv", COMMON_COLUMNS + names, step)
+        self._episodes = _Table(run_dir / "episodes.csv", EPISODE_COLUMNS, step)
+        self._tensorboard = None
+        if self._agent.config.train_cfg.tensorboard:
+            self._tensorboard = _tensorboard_writer(run_dir)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and self._last_step < self._agent.step:
+            self._write_row()
+        self._show()
+        self._progress.stop()
+        self._metrics.close()
+        self._episodes.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def after_step(self, before: int, after: int) -> None:
+        """Takes note of one vector step, from `before` to `after` environment steps."""
+        if after // self._log_frequency > before // self._log_frequency:
+            self._write_row()
+        if time.perf_counter() - self._shown > REFRESH_SECONDS:
+            self._show()
+
+    def check_finite(self) -> dict[str, float]:
+        """Reads the newest update's info.
+
+        Raises:
+            FloatingPointError: A value in it is not finite.
+        """
+        values = {name: float(value) for name, value in (self.info or {}).items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} is {value} at environment step {self._agent.step}, after "
+                    f"{self._agent.updates} updates; nothing was saved since. A smaller "
+                    "learning_rate or max_grad_norm may help"
+                )
+        return values
+
+    def _info_names(self) -> list[str]:
+        agent = self._agent
+        shapes = agent._learn.eval_shape(agent.state, agent.memory, agent.learn_key)
+        for name, shape in shapes[3].items():
+            if shape.shape != ():
+                raise ValueError(
+                    f"update_step must return scalars in info, got {name} of shape "
+                    f"{list(shape.shape)}"
+                )
+        return list(shapes[3])
+
+    def _write_row(self) -> None:
+        now, agent, statistics = time.perf_counter(), self._agent, self._statistics
+        values = self.check_finite()
+        fresh = slice(self._written_episodes, None)
+        returns, lengths = statistics.returns[fresh], statistics.lengths[fresh]
+        row: dict[str, Any] = {
+            "env_step": agent.step,
+            "updates": agent.updates,
+            "seconds": round(now - self._start, 3),
+            "steps_per_second": round(
+                (agent.step - self._last_step) / (now - self._last_time), 1
+            ),
+            "episodes": len(returns),
+        }
+        if returns:
+            row["episode_return"] = float(np.mean(returns))
+            row["episode_length"] = float(np.mean(lengths))
+        row |= values
+        self._metrics.write([row])
+        self._episodes.write(
+            dict(zip(EPISODE_COLUMNS, episode, strict=True))
+            for episode in zip(
+                statistics.env_steps[fresh],
+                statistics.envs[fresh],
+                returns,
+                lengths,
+                strict=True,
+            )
+        )
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                self._tensorboard.add_scalar(name, value, agent.step)
+        self._written_episodes = len(statistics)
+        self._last_step, self._last_time = agent.step, now
+
+    def _show(self) -> None:
+        now, step = time.perf_counter(), self._agent.step
+        self._shown = now
+        speed = (step - self._first_step) / max(now - self._start, 1e-9)
+        stats = f"{speed:,.0f} steps/s"
+        if len(self._statistics):
+            returns = np.mean(self._statistics.returns[-SHOWN_EPISODES:])
+            lengths = np.mean(self._statistics.lengths[-SHOWN_EPISODES:])
+            stats = f"return {returns:,.1f}  length {lengths:,.1f}  {stats}"
+        self._progress.update(self._task, completed=min(step, self._until), stats=stats)
+        self._progress.refresh()
+
+
+def _progress() -> Progress:
+    console = Console()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[stats]}"),
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    )
+
+
+class _Table:
+    """A CSV file that a resumed run goes on writing.
+
+    Args:
+        path: The file. Rows after `env_step` are dropped: the run that wrote them
+            went on past the checkpoint it is resumed from.
+        columns: Its header.
+        env_step: Where this training begins.
+    """
+
+    def __init__(self, path: Path, columns: list[str], env_step: int) -> None:
+        kept = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = [r for r in csv.DictReader(file) if int(r["env_step"]) <= env_step]
+        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore")
+        self._writer.writeheader()
+        self.write(kept)
+
+    def write(self, rows: Any) -> None:
+        """Writes rows, and hands them to the operating system."""
+        self._writer.writerows(rows)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _tensorboard_writer(run_dir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "train_cfg.tensorboard needs TensorBoard's writer: "
+            'pip install "kitae-core[tensorboard]"'
+        ) from None
+    return SummaryWriter(str(run_dir / "tensorboard"))

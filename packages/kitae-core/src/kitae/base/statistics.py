@@ -1,0 +1,76 @@
+"""Returns and lengths of episodes, counted by ourselves in every autoreset mode."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kitae.envs import HostStep
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training did.
+
+    Attributes:
+        env_steps: Environment steps taken in this call.
+        updates: Gradient updates made in this call.
+        episode_return: `[n_episodes]` float64, undiscounted, of each episode that
+            ended in this call, in order.
+        episode_length: `[n_episodes]` int64, in environment steps.
+        episode_env_step: `[n_episodes]` int64, the agent's environment steps when the
+            episode ended, counted over all of its training.
+    """
+
+    env_steps: int
+    updates: int
+    episode_return: np.ndarray
+    episode_length: np.ndarray
+    episode_env_step: np.ndarray
+
+
+class EpisodeStatistics:
+    """Counts while the environments step.
+
+    Args:
+        n_envs: Parallel environments.
+    """
+
+    def __init__(self, n_envs: int) -> None:
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+        self.env_steps: list[int] = []
+        self.envs: list[int] = []
+        self._return = np.zeros(n_envs)
+        self._length = np.zeros(n_envs, np.int64)
+
+    def __len__(self) -> int:
+        """Episodes that ended so far."""
+        return len(self.returns)
+
+    def record(self, step: HostStep, env_steps: int) -> None:
+        """Takes in one vector step.
+
+        Args:
+            step: What the environments gave.
+            env_steps: The agent's environment steps, this one's included.
+        """
+        self._return += np.where(step.valid, step.reward, 0.0)
+        self._length += step.valid
+        ended = (step.terminated | step.truncated) & step.valid
+        for env in np.flatnonzero(ended):
+            self.returns.append(float(self._return[env]))
+            self.lengths.append(int(self._length[env]))
+            self.env_steps.append(env_steps)
+            self.envs.append(int(env))
+        self._return[ended] = 0.0
+        self._length[ended] = 0
+
+    def history(self, env_steps: int, updates: int) -> History:
+        """Returns all that was counted."""
+        return History(
+            env_steps=env_steps,
+            updates=updates,
+            episode_return=np.array(self.returns, np.float64),
+            episode_length=np.array(self.lengths, np.int64),
+            episode_env_step=np.array(self.env_steps, np.int64),
+        )

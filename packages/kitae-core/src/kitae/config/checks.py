@@ -1,0 +1,82 @@
+"""Checks for the fields of configs: an error names the field, the value, the range."""
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Refuses what is not a whole number in `[low, high]`; a bool is not a number.
+
+    Args:
+        name: The field, as the user wrote it.
+        value: What was given.
+        low: The smallest allowed value.
+        high: The largest allowed value; None: no bound.
+
+    Raises:
+        ValueError: `value` is not such a number.
+
+    Example:
+        >>> check_int("n_envs", 0, low=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: n_envs must be an int of at least 1, got 0
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be an int {allowed}, got {value!r}")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+) -> None:
+    """Refuses what is not a finite number in `[low, high]`; a bool is not a number.
+
+    Args:
+        name: The field, as the user wrote it.
+        value: What was given.
+        low: The smallest allowed value.
+        high: The largest allowed value.
+        open_low: Whether `low` itself is refused too.
+
+    Raises:
+        ValueError: `value` is not such a number.
+
+    Example:
+        >>> check_number("gamma", 1.5, low=0.0, high=1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: gamma must be a finite number in [0.0, 1.0], got 1.5
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if (
+        not real
+        or not math.isfinite(value)
+        or not low <= value <= high
+        or (open_low and value == low)
+    ):
+        allowed = f"{'(' if open_low else '['}{low}, {high}{']' if high < math.inf else ')'}"
+        raise ValueError(f"{name} must be a finite number in {allowed}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses anything but True and False.
+
+    Raises:
+        ValueError: `value` is not a bool.
+
+    Example:
+        >>> check_flag("learning_rate_annealing", 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: learning_rate_annealing must be True or False, got 1
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")

@@ -1,0 +1,220 @@
+"""The configs an agent is built from."""
+
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import gymnasium as gym
+
+from kitae.config.checks import check_flag, check_int, check_number
+
+MAX_SEED = 2**32 - 1
+
+
+class AlgoParams:
+    """Base for an algorithm's own parameters, a dataclass; inheriting is optional.
+
+    The training loop reads two fields, if they are there; the rest is between the
+    dataclass and the four factories:
+
+    - `skip_steps`: loop iterations, at least 1. An update every `skip_steps` vector
+      steps. Default 1: at every one.
+    - `start_step`: environment steps. No update before so many were taken. Default
+      -1: as soon as the replay holds one batch.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class MyParams(AlgoParams):
+        ...     gamma: float = 0.99
+        ...     skip_steps: int = 4
+    """
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How the agent learns from what it has gathered.
+
+    Attributes:
+        learning_rate: Step size of the optimizer, above 0.
+        learning_rate_annealing: Whether the rate falls linearly to 0 over the updates
+            of the run.
+        max_grad_norm: Gradients are scaled down to this global norm, above 0, before
+            the optimizer sees them. None: not at all.
+        max_buffer_size: Time steps kept per environment, at least 1: the replay holds
+            `max_buffer_size * n_envs` transitions. On-policy: the rollout's length.
+        batch_size: Transitions in one gradient update, at least 1.
+        n_epochs: Gradient updates at each update, each on a fresh batch, at least 1.
+            On-policy: passes over the rollout.
+        shared_encoder: Whether actor and critic share their encoder; for agents that
+            have both. Agents of the DQN family have one network and no use for it.
+
+    Raises:
+        ValueError: A value is out of its range; the field is named.
+
+    Example:
+        >>> UpdateConfig(learning_rate=3e-4, batch_size=256).n_epochs
+        1
+    """
+
+    learning_rate: float = 3e-4
+    learning_rate_annealing: bool = False
+    max_grad_norm: float | None = None
+    max_buffer_size: int = 10_000
+    batch_size: int = 256
+    n_epochs: int = 1
+    shared_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("learning_rate", self.learning_rate, 0.0, open_low=True)
+        check_flag("learning_rate_annealing", self.learning_rate_annealing)
+        if self.max_grad_norm is not None:
+            check_number("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
+        check_int("max_buffer_size", self.max_buffer_size, 1)
+        check_int("batch_size", self.batch_size, 1)
+        check_int("n_epochs", self.n_epochs, 1)
+        check_flag("shared_encoder", self.shared_encoder)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long a run is, and what it leaves on disk.
+
+    Attributes:
+        n_env_steps: Environment steps (transitions), summed over the parallel
+            environments, at least 1.
+        save_frequency: Environment steps between checkpoints, at least 1; or -1: only
+            at the end.
+        log_frequency: Environment steps between rows of the metrics, at least 1.
+        tensorboard: Whether to write TensorBoard's files too; needs
+            `pip install "kitae-core[tensorboard]"`.
+
+    Raises:
+        ValueError: A value is out of its range; the field is named.
+
+    Example:
+        >>> TrainConfig(n_env_steps=500_000).save_frequency
+        -1
+    """
+
+    n_env_steps: int
+    save_frequency: int = -1
+    log_frequency: int = 10_000
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        check_int("n_env_steps", self.n_env_steps, 1)
+        if self.save_frequency != -1 or isinstance(self.save_frequency, bool):
+            try:
+                check_int("save_frequency", self.save_frequency, 1)
+            except ValueError as error:
+                raise ValueError(f"{error} (-1: only at the end)") from None
+        check_int("log_frequency", self.log_frequency, 1)
+        check_flag("tensorboard", self.tensorboard)
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What the agent sees and does.
+
+    Attributes:
+        task_name: The environment's id, for people to read.
+        observation_space: Of one environment.
+        action_space: Of one environment.
+        n_envs: Parallel environments, at least 1.
+        n_agents: Agents in each environment, at least 1.
+
+    Raises:
+        ValueError: A value is out of its range; the field is named.
+        TypeError: A space is no Gymnasium space.
+
+    Example:
+        >>> from gymnasium.spaces import Box, Discrete
+        >>> EnvConfig("CartPole-v1", Box(-1, 1, (4,)), Discrete(2), n_envs=16).n_agents
+        1
+    """
+
+    task_name: str
+    observation_space: Any
+    action_space: Any
+    n_envs: int
+    n_agents: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task_name, str) or not self.task_name:
+            raise ValueError(f"task_name must be a name, got {self.task_name!r}")
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(self, name), gym.Space):
+                raise TypeError(
+                    f"{name} must be a gymnasium.Space of one environment, got "
+                    f"{getattr(self, name)!r}"
+                )
+        check_int("n_envs", self.n_envs, 1)
+        check_int("n_agents", self.n_agents, 1)
+
+
+@dataclass(frozen=True)
+class AlgoConfig:
+    """All that an agent is built from, and all that its four factories are told.
+
+    Attributes:
+        seed: In `[0, 2**32 - 1]`. The same seed gives the same run.
+        algo_params: The algorithm's own parameters: an instance of a dataclass.
+        update_cfg: How it learns.
+        train_cfg: How long.
+        env_cfg: Where.
+
+    Raises:
+        ValueError: A value is out of its range; the field is named.
+        TypeError: A part is of another class.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from gymnasium.spaces import Box, Discrete
+        >>> @dataclass
+        ... class Params:
+        ...     gamma: float = 0.99
+        >>> config = AlgoConfig(
+        ...     seed=0,
+        ...     algo_params=Params(),
+        ...     update_cfg=UpdateConfig(),
+        ...     train_cfg=TrainConfig(n_env_steps=1_000_000),
+        ...     env_cfg=EnvConfig("Mine", Box(-1, 1, (4,)), Discrete(2), n_envs=8),
+        ... )
+        >>> config.algo_params.gamma
+        0.99
+    """
+
+    seed: int
+    algo_params: Any
+    update_cfg: UpdateConfig
+    train_cfg: TrainConfig
+    env_cfg: EnvConfig
+
+    def __post_init__(self) -> None:
+        check_int("seed", self.seed, 0, MAX_SEED)
+        if not is_dataclass(self.algo_params) or isinstance(self.algo_params, type):
+            raise TypeError(
+                "algo_params must be an instance of a dataclass, got "
+                f"{self.algo_params!r}"
+            )
+        check_int("algo_params.skip_steps", self.skip_steps, 1)
+        check_int("algo_params.start_step", self.start_step, -1)
+        for name, kind in (
+            ("update_cfg", UpdateConfig),
+            ("train_cfg", TrainConfig),
+            ("env_cfg", EnvConfig),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}"
+                )
+
+    @property
+    def skip_steps(self) -> int:
+        """Vector steps from one update to the next (`algo_params`, or 1)."""
+        return getattr(self.algo_params, "skip_steps", 1)
+
+    @property
+    def start_step(self) -> int:
+        """Environment steps before the first update (`algo_params`, or -1)."""
+        return getattr(self.algo_params, "start_step", -1)

@@ -1,0 +1,77 @@
+"""When updates happen, and how many a run holds.
+
+The drivers ask these functions; so does whoever needs the horizon of a schedule.
+"""
+
+from kitae.config.config import AlgoConfig
+
+
+def warm_up(config: AlgoConfig) -> int:
+    """Transitions an off-policy agent gathers before its first update."""
+    return max(config.update_cfg.batch_size, config.start_step)
+
+
+def off_policy_due(config: AlgoConfig, iteration: int, env_steps: int) -> bool:
+    """Whether an update falls before the vector step `iteration` (counted from 0).
+
+    Args:
+        config: Of the run.
+        iteration: Vector steps taken so far.
+        env_steps: Transitions gathered so far.
+    """
+    return env_steps >= warm_up(config) and iteration % config.skip_steps == 0
+
+
+def off_policy_updates(config: AlgoConfig) -> int:
+    """Counts the gradient updates of an off-policy run of `train_cfg.n_env_steps`.
+
+    The count is exact where every vector step is a transition in every environment.
+    Where an environment spends steps on resets (Gymnasium's NEXT_STEP mode) the run
+    takes that many vector steps more, and as many updates: a schedule over this
+    horizon has then arrived a little before the end.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        Gradient updates, at least 0.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from gymnasium.spaces import Box, Discrete
+        >>> import kitae.config as cfg
+        >>> @dataclass
+        ... class Params:
+        ...     skip_steps: int = 2
+        >>> config = cfg.AlgoConfig(
+        ...     seed=0,
+        ...     algo_params=Params(),
+        ...     update_cfg=cfg.UpdateConfig(batch_size=8, n_epochs=3),
+        ...     train_cfg=cfg.TrainConfig(n_env_steps=40),
+        ...     env_cfg=cfg.EnvConfig("Mine", Box(-1, 1, (4,)), Discrete(2), n_envs=4),
+        ... )
+        >>> off_policy_updates(config)  # before the vector steps 2, 4, 6 and 8 of 10
+        12
+    """
+    n_envs = config.env_cfg.n_envs
+    iterations = -(-config.train_cfg.n_env_steps // n_envs)
+    first = -(-warm_up(config) // n_envs)
+    skip = config.skip_steps
+    updates = -(-iterations // skip) - -(-first // skip)
+    return max(updates, 0) * config.update_cfg.n_epochs
+
+
+def on_policy_updates(config: AlgoConfig) -> int:
+    """Counts the gradient updates of an on-policy run of `train_cfg.n_env_steps`.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        Gradient updates, at least 0: for each full rollout, `n_epochs` passes of
+        `max_buffer_size * n_envs / batch_size` updates.
+    """
+    update = config.update_cfg
+    rollout = update.max_buffer_size * config.env_cfg.n_envs
+    rollouts = config.train_cfg.n_env_steps // rollout
+    return rollouts * update.n_epochs * (rollout // update.batch_size)

@@ -1,0 +1,160 @@
+"""One way to step any Gymnasium vector environment, whatever its autoreset mode."""
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import jax
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from kitae.envs.checks import (
+    checked_actions,
+    checked_observation,
+    checked_reward,
+    env_actions,
+)
+
+
+class HostStep(NamedTuple):
+    """What one vector step gave; every array `[n_envs, ...]`, on the host.
+
+    Attributes:
+        observation: What to act on next.
+        next_observation: The true successor of the step, at an episode's end the
+            final observation.
+        reward: float32.
+        terminated: bool, the episode ended here.
+        truncated: bool, the episode was cut off here (and did not end).
+        valid: bool, the step was a transition; false where the environment spent it
+            on a reset.
+    """
+
+    observation: Any
+    next_observation: Any
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+
+
+def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
+    told = env.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(told)
+    except ValueError:
+        modes = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
+        raise ValueError(
+            f"{type(env.unwrapped).__name__}.metadata['autoreset_mode'] must say what a "
+            f"step after an episode's end does, one of {modes}; got {told!r}"
+        ) from None
+
+
+class HostEnv:
+    """A vector environment behind one face.
+
+    It settles what differs between environments: when they reset, where they put the
+    final observation, from which number their actions count; and it refuses what
+    does not fit the spaces, before it reaches an agent. Observations are copied, so
+    an environment may use its own arrays again.
+
+    Args:
+        env: The environment; whoever passes it closes it.
+
+    Raises:
+        ValueError: The environment does not say how it resets.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self.n_envs = env.num_envs
+        self._mode = _autoreset_mode(env)
+        self._ended = np.zeros(self.n_envs, bool)
+        self._steps = 0
+
+    def reset(self, seed: np.random.SeedSequence) -> Any:
+        """Starts every environment anew, each with a seed of its own.
+
+        Args:
+            seed: From which the environments' seeds are drawn.
+
+        Returns:
+            The observations to act on.
+        """
+        self._ended = np.zeros(self.n_envs, bool)
+        self._steps = 0
+        observation, _ = self.env.reset(seed=self._seeds(seed))
+        return self._observation(observation)
+
+    def step(self, actions: np.ndarray) -> HostStep:
+        """Takes one step in each environment.
+
+        Args:
+            actions: `[n_envs, ...]`; for a discrete space indices from 0.
+
+        Raises:
+            ValueError: An action, an observation or a reward is not what the spaces
+                allow, or not finite; environment and step are named.
+        """
+        where = f"at vector step {self._steps}"
+        space = self.env.single_action_space
+        actions = checked_actions(actions, space, self.n_envs, where)
+        raw, reward, terminated, truncated, infos = self.env.step(
+            env_actions(actions, space)
+        )
+        self._steps += 1
+        observation = self._observation(raw)
+        reward = checked_reward(reward, self.n_envs, where)
+        terminated = np.array(terminated, bool)
+        truncated = np.array(truncated, bool) & ~terminated
+        ended = terminated | truncated
+        valid = np.ones(self.n_envs, bool)
+        next_observation = observation
+        if self._mode is AutoresetMode.NEXT_STEP:
+            valid = ~self._ended
+        elif ended.any():
+            if self._mode is AutoresetMode.SAME_STEP:
+                next_observation = self._with_final(observation, infos, ended)
+            else:
+                raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
+                observation = self._observation(raw)
+        self._ended = ended
+        return HostStep(
+            observation, next_observation, reward, terminated, truncated, valid
+        )
+
+    def _observation(self, raw: Any) -> Any:
+        return checked_observation(
+            raw, self.env.single_observation_space, self.n_envs, self._steps
+        )
+
+    def _with_final(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
+        final, has_final = infos.get("final_obs"), infos.get("_final_obs")
+        if final is None or has_final is None or not has_final[ended].all():
+            raise ValueError(
+                f"{type(self.env.unwrapped).__name__} resets in the step that ends an "
+                "episode, but infos['final_obs'] does not hold the final observation"
+            )
+        envs = np.flatnonzero(ended)
+        stacked = _stack([final[env] for env in envs], self.env.single_observation_space)
+        stacked = checked_observation(
+            stacked, self.env.single_observation_space, len(envs), self._steps
+        )
+
+        def replace(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            column = column.copy()
+            column[envs] = rows
+            return column
+
+        return jax.tree.map(replace, observation, stacked)
+
+    def _seeds(self, seed: np.random.SeedSequence) -> Any:
+        seeds = [int(word) for word in seed.generate_state(self.n_envs)]
+        if isinstance(self.env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            return seeds
+        # An environment with one generator for all of its members takes one number.
+        return seeds[0]
+
+
+def _stack(rows: list[Any], space: gym.Space) -> Any:
+    empty = gym.vector.utils.create_empty_array(space, n=len(rows))
+    return gym.vector.utils.concatenate(space, rows, empty)

@@ -1,0 +1,124 @@
+"""Making vector environments from Gymnasium's registry."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from kitae.config import check_int
+
+VIDEO_EVERY = 100
+
+
+def make_vec_env(
+    env_id: str,
+    n_envs: int,
+    *,
+    capture_video: bool = False,
+    run_name: str | None = None,
+    vectorization_mode: str | None = None,
+    **env_kwargs: Any,
+) -> VectorEnv:
+    """Makes `n_envs` copies of a registered environment, stepped together.
+
+    Args:
+        env_id: As Gymnasium's registry knows it.
+        n_envs: Parallel environments, at least 1.
+        capture_video: Whether to film every hundredth episode of the first
+            environment, into `runs/<run_name>/videos/`; the environments are then
+            stepped one after the other. Needs `pip install "kitae-core[video]"`.
+        run_name: Whose directory the videos go to; needed with `capture_video` only.
+        vectorization_mode: `"vector_entry_point"` for the environment's own
+            vectorised form, `"sync"` for one process, `"async"` for one process per
+            environment. Default: its own form if it has one, else `"sync"`.
+        **env_kwargs: Passed to the environment, such as `max_episode_steps`.
+
+    Returns:
+        A `gymnasium.vector.VectorEnv`; the caller closes it.
+
+    Raises:
+        ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
+            meets another mode than `"sync"`, or the mode is unknown.
+        gymnasium.error.Error: The environment is not registered.
+
+    Example:
+        >>> env = make_vec_env("CartPole-v1", 4)
+        >>> env.num_envs, env.single_action_space
+        (4, Discrete(2))
+        >>> env.close()
+    """
+    check_int("n_envs", n_envs, 1)
+    if capture_video:
+        if run_name is None:
+            raise ValueError(
+                "capture_video needs run_name, whose directory the videos go to"
+            )
+        if vectorization_mode not in (None, "sync"):
+            raise ValueError(
+                "capture_video films one environment of vectorization_mode='sync', "
+                f"got {vectorization_mode!r}"
+            )
+        return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
+    mode = _mode(env_id, vectorization_mode)
+    # A step that is a transition everywhere wastes none, and keeps counts exact.
+    same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    return gym.make_vec(
+        env_id,
+        num_envs=n_envs,
+        vectorization_mode=mode,
+        vector_kwargs=None if mode == "vector_entry_point" else same_step,
+        **env_kwargs,
+    )
+
+
+def _mode(env_id: str, asked: str | None) -> str:
+    if asked is not None:
+        modes = ("vector_entry_point", "sync", "async")
+        if asked not in modes:
+            raise ValueError(f"vectorization_mode must be one of {modes}, got {asked!r}")
+        return asked
+    has_own = gym.spec(env_id).vector_entry_point is not None
+    return "vector_entry_point" if has_own else "sync"
+
+
+def _filmed(
+    env_id: str, n_envs: int, folder: Path, env_kwargs: dict[str, Any]
+) -> VectorEnv:
+    def first() -> gym.Env:
+        env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
+        return gym.wrappers.RecordVideo(
+            env, str(folder), episode_trigger=lambda n: n % VIDEO_EVERY == 0
+        )
+
+    def other() -> gym.Env:
+        return gym.make(env_id, **env_kwargs)
+
+    makers: list[Callable[[], gym.Env]] = [first] + [other] * (n_envs - 1)
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
+    """Takes a vector environment as it is, and a single one as a vector of one.
+
+    Args:
+        env: What a user passed to `train` or `evaluate`. It stays the user's to
+            close.
+
+    Raises:
+        TypeError: `env` is neither.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> as_vector_env(gym.make("CartPole-v1")).num_envs
+        1
+    """
+    if isinstance(env, VectorEnv):
+        return env
+    if isinstance(env, gym.Env):
+        return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+    raise TypeError(
+        "env must be a gymnasium.vector.VectorEnv or a gymnasium.Env, got "
+        f"{type(env).__name__}: see kitae.envs.make.make_vec_env"
+    )

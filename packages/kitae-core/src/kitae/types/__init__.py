@@ -1,0 +1,43 @@
+"""Names for what passes between Kitae's parts and a user's functions."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+
+Params: TypeAlias = Any
+"""A network's parameters: a pytree of arrays, as `flax.linen.Module.init` makes."""
+
+PyTree: TypeAlias = Any
+"""Arrays in nested containers that `jax.tree` knows."""
+
+State: TypeAlias = Any
+"""An agent's train state: whatever pytree its `train_state_factory` returns."""
+
+Observation: TypeAlias = Any
+"""An array, or for composite spaces a pytree of arrays, environments first."""
+
+Info: TypeAlias = dict[str, jax.Array]
+"""Names to scalars: what one update has to tell."""
+
+ExploreFn: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
+"""`(state, key, observations, **kwargs) -> (actions, log_probs)`."""
+
+ProcessExperienceFn: TypeAlias = Callable[[State, jax.Array, Any], tuple[Any, ...]]
+"""`(state, key, experience) -> tuple of arrays`."""
+
+UpdateStepFn: TypeAlias = Callable[
+    [State, jax.Array, tuple[Any, ...]], tuple[State, Info]
+]
+"""`(state, key, processed experience) -> (state, info)`."""
+
+__all__ = [
+    "ExploreFn",
+    "Info",
+    "Observation",
+    "Params",
+    "ProcessExperienceFn",
+    "PyTree",
+    "State",
+    "UpdateStepFn",
+]
