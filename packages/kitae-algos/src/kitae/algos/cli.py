@@ -44,7 +44,7 @@ class Training:
             learning_rate=1e-3,
             learning_rate_annealing=True,
             max_grad_norm=10.0,
-            max_buffer_size=6_250,
+            max_buffer_size=1_000,
             batch_size=256,
         )
     )

@@ -6,11 +6,11 @@ The four factories, in the order in which an agent is made of them:
 - `explore_factory`: ε-greedy actions, one coin per environment.
 - `process_experience_factory`: targets `r + γ (1 - done) max_a Q_target(s', a)`
   (Mnih et al., eq. 2), or van Hasselt et al.'s double-Q targets (2016, eq. 4).
-- `update_step_factory`: one step on the mean Huber or squared loss of
+- `update_step_factory`: one step on the mean squared or Huber loss of
   `Q(s, a) - target`, then the target network moves.
 
-Where it departs from the paper: Adam takes the place of RMSProp; the Huber loss that of
-clipping the error; the target moves every `target_update_period` gradient updates, and
+Where it departs from the paper: Adam takes the place of RMSProp; the error is not
+clipped, unless the Huber loss is asked for, whose gradient is the same; the target moves every `target_update_period` gradient updates, and
 by `tau`, so that a slow average (Lillicrap et al., 2016) is there too; rewards are not
 clipped; and it bootstraps through truncation, which is no end of the task.
 """
@@ -54,7 +54,8 @@ class DQNParams(cfg.AlgoParams):
             all the way.
         double_q: Whether the network chooses the next action that the target network
             values (double DQN); the target network does both otherwise.
-        loss: "huber", with its corner at an error of 1, or "squared" (half the square).
+        loss: "squared" (half the square), or "huber", with its corner at an error of 1:
+            where rewards are large against 1 it learns a median more than a mean.
         hidden_sizes: Units of each hidden layer; for images, of those that follow the
             convolutions.
 
@@ -68,11 +69,11 @@ class DQNParams(cfg.AlgoParams):
     exploration_steps: int = 50_000
     skip_steps: int = 1
     start_step: int = -1
-    target_update_period: int = 100
+    target_update_period: int = 10
     tau: float = 1.0
     double_q: bool = False
-    loss: Literal["huber", "squared"] = "huber"
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    loss: Literal["huber", "squared"] = "squared"
+    hidden_sizes: tuple[int, ...] = (120, 84)
 
     def __post_init__(self) -> None:
         cfg.check_number("gamma", self.gamma, 0.0, 1.0)

@@ -155,8 +155,10 @@ class BaseAgent(IAgent):
         def stable_learn(
             state: State, memory: Any, key: jax.Array
         ) -> tuple[State, Any, jax.Array, Info]:
-            new_state, memory, key, info = learn(state, memory, key)
-            return same_leaves(new_state, state, "update_step"), memory, key, info
+            # A user's functions may assign to the state they are given: keep another.
+            before = jax.tree.map(lambda leaf: leaf, state)
+            state, memory, key, info = learn(state, memory, key)
+            return same_leaves(state, before, "update_step"), memory, key, info
 
         return jax.jit(stable_learn, donate_argnums=(0, 1, 2))
 

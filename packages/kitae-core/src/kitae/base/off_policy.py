@@ -44,13 +44,12 @@ def off_policy_learn(
     def learn(
         state: State, memory: Any, key: jax.Array
     ) -> tuple[State, Any, jax.Array, Info]:
-        key, *keys = jax.random.split(key, n_epochs + 1)
+        key, epochs_key = jax.random.split(key)
         if n_epochs == 1:
-            (state, memory), info = epoch((state, memory), keys[0])
+            (state, memory), info = epoch((state, memory), epochs_key)
         else:
-            (state, memory), infos = jax.lax.scan(
-                epoch, (state, memory), jnp.stack(keys)
-            )
+            keys = jax.random.split(epochs_key, n_epochs)
+            (state, memory), infos = jax.lax.scan(epoch, (state, memory), keys)
             info = jax.tree.map(jnp.mean, infos)
         return state, memory, key, info
 

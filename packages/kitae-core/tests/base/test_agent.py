@@ -1,0 +1,267 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+import kitae.base
+import kitae.config as cfg
+from kitae.base import AlgoType, IActor, IAgent, IBuffer
+from kitae.buffer import Experience, OffPolicyBuffer, OnPolicyBuffer
+
+
+def test_public_names():
+    assert sorted(kitae.base.__all__) == [
+        "AlgoType",
+        "BaseAgent",
+        "History",
+        "IActor",
+        "IAgent",
+        "IBuffer",
+        "OffPolicyAgent",
+        "OnPolicyAgent",
+    ]
+
+
+def test_an_agent_is_an_actor_and_says_what_it_learns_from(world):
+    agent = world.make_agent(world.count_envs())
+    assert isinstance(agent, IAgent)
+    assert isinstance(agent, IActor)
+    assert agent.algo_type is AlgoType.OFF_POLICY
+
+
+def test_both_buffers_have_the_face_of_a_buffer():
+    assert isinstance(OffPolicyBuffer({"x": 0}, 1, 1, 1), IBuffer)
+    assert isinstance(OnPolicyBuffer({"x": 0}, 1, 1), IBuffer)
+
+
+def test_the_constructor_writes_nothing(world, tmp_path):
+    world.make_agent(world.count_envs())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_larger_than_the_replay_is_refused_at_once(world):
+    with pytest.raises(
+        ValueError, match=r"batch_size = 9 can never be filled.*4 \* 2 = 8"
+    ):
+        world.make_agent(world.count_envs(), max_buffer_size=4, batch_size=9)
+
+
+@pytest.mark.parametrize("change", [{"start_step": 100}, {"batch_size": 100}])
+def test_a_run_that_ends_before_its_first_update_is_refused_at_once(world, change):
+    with pytest.raises(
+        ValueError, match="n_env_steps = 100 ends before the first update"
+    ):
+        world.make_agent(world.count_envs(), n_env_steps=100, **change)
+
+
+def test_skip_steps_of_zero_is_refused_at_once(world):
+    with pytest.raises(
+        ValueError, match="skip_steps must be an int of at least 1, got 0"
+    ):
+        world.make_agent(world.count_envs(), skip_steps=0)
+
+
+def test_several_agents_cannot_be_trained(world):
+    env = world.count_envs()
+    config = world.make_config(env)
+    several = cfg.AlgoConfig(
+        config.seed,
+        config.algo_params,
+        config.update_cfg,
+        config.train_cfg,
+        cfg.EnvConfig(
+            "Count",
+            env.single_observation_space,
+            env.single_action_space,
+            2,
+            n_agents=2,
+        ),
+    )
+    agent = world.TableAgent("run", several)
+    keys = agent.interact_keys({"one": jnp.zeros(1), "other": jnp.zeros(1)})
+    assert set(keys) == {"one", "other"}
+    assert not jnp.array_equal(*(jax.random.key_data(key) for key in keys.values()))
+    with pytest.raises(ValueError, match="n_agents = 2"):
+        agent.train(env, 20)
+
+
+def test_exploring_by_hand_draws_new_keys(world):
+    agent = world.make_agent(world.count_envs((3,) * 64))
+    observation = jnp.zeros((64, 1))
+    first, log_prob = agent.explore(observation)
+    second, _ = agent.explore(observation)
+    assert first.shape == log_prob.shape == (64,)
+    assert first.tolist() != second.tolist()
+
+
+def test_an_explore_that_needs_values_is_called_as_it_is_after_one_warning(world):
+    class Branches(world.TableAgent):
+        def explore(self, observation):
+            if self.step < 10:
+                return np.zeros(2, np.int32), np.zeros(2, np.float32)
+            return super().explore(np.asarray(observation))
+
+    env = world.count_envs()
+    agent = world.make_agent(env, agent_type=Branches)
+    with pytest.warns(
+        RuntimeWarning, match=r"Branches\.explore cannot be compiled"
+    ) as seen:
+        agent.train(env, 30)
+    assert len(seen) == 1
+    assert agent.memory.data.action[:5].tolist() == [[0, 0]] * 5
+    assert agent.updates == 13
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.train(env, 10)
+
+
+def test_an_explore_that_follows_the_step_is_compiled(world):
+    class Fades(world.TableAgent):
+        def explore(self, observation):
+            key = self.interact_keys(observation)
+            fade = jnp.where(self.step < 20, 1.0, 0.0)
+            return self.explore_fn(self.state, key, observation, exploration=fade)
+
+    env = world.count_envs()
+    agent = world.make_agent(env, agent_type=Fades)
+    agent.train(env, 40)
+    assert agent.memory.data.action[:20].tolist() == [[1, 1]] * 10 + [[0, 0]] * 10
+    assert agent.traces["explore"] == 1
+
+
+def test_stores_the_fields_that_the_experience_type_names(world):
+    from typing import Any, NamedTuple
+
+    class Brief(NamedTuple):
+        observation: Any
+        reward: Any
+        done: Any
+        next_observation: Any
+
+    env = world.count_envs()
+    config = world.make_config(env)
+    agent = world.TableAgent("run", config, experience_type=Brief)
+    agent.train(env, 20)
+    assert type(agent.memory.data) is Brief
+
+    class Odd(NamedTuple):
+        observation: Any
+        weather: Any
+
+    with pytest.raises(TypeError, match=r"asks for \['weather'\]"):
+        world.TableAgent("run", config, experience_type=Odd)
+    with pytest.raises(TypeError, match="must be a NamedTuple class"):
+        world.TableAgent("run", config, experience_type=dict)
+
+
+def test_the_factories_are_given_what_the_user_passed(world):
+    seen = {}
+
+    class Asks(world.TableAgent):
+        pass
+
+    def train_state(key, config, *, preprocess_fn, tabulate):
+        seen.update(preprocess_fn=preprocess_fn, tabulate=tabulate)
+        return world.table_train_state(key, config)
+
+    from kitae.base import OffPolicyAgent
+
+    config = world.make_config(world.count_envs())
+    nothing = lambda config: None  # noqa: E731
+    OffPolicyAgent.__abstractmethods__ = frozenset()
+    OffPolicyAgent(
+        "run",
+        config,
+        train_state,
+        nothing,
+        nothing,
+        nothing,
+        preprocess_fn=abs,
+        tabulate=True,
+    )
+    assert seen == {"preprocess_fn": abs, "tabulate": True}
+
+
+def test_evaluation_gives_each_environment_its_share(world, autoreset_mode):
+    env = world.count_envs((3, 5), autoreset_mode)
+    agent = world.make_agent(env)
+    returns = agent.evaluate(env, 5)
+    # Three short episodes, then two long ones, however soon they end.
+    assert returns.tolist() == [3, 312, 621, 500_010, 500_535]
+
+
+def test_evaluation_does_not_touch_the_training(world):
+    def run(evaluated):
+        env = world.count_envs()
+        agent = world.make_agent(env, n_env_steps=60)
+        agent.train(env, 30)
+        if evaluated:
+            first = agent.evaluate(world.count_envs(), 3)
+            assert first.tolist() == agent.evaluate(world.count_envs(), 3).tolist()
+        agent.train(env, 30)
+        return agent
+
+    with_it, without = run(True), run(False)
+    assert with_it.memory.data.action.tolist() == without.memory.data.action.tolist()
+    assert with_it.state["value"].tolist() == without.state["value"].tolist()
+
+
+def test_evaluation_has_seeds_of_its_own(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 20)
+    agent.evaluate(env, 2)
+    agent.evaluate(env, 2, seed=7)
+    seeds = [s for member in env.envs for s in member.seeds if s is not None]
+    assert len(seeds) == len(set(seeds)) == 6
+    with pytest.raises(ValueError, match=r"seed must be an int in \[0, 4294967295\]"):
+        agent.evaluate(env, 2, seed=-1)
+    with pytest.raises(ValueError, match="n_episodes must be an int of at least 1"):
+        agent.evaluate(env, 0)
+
+
+def test_dict_observations_are_stored_part_by_part(world):
+    class TwoParts(world.CountEnv):
+        observation_space = Dict(
+            {"count": Box(-1, np.inf, (1,), np.float32), "kind": Discrete(3)}
+        )
+
+        def _observation(self):
+            return {"count": super()._observation(), "kind": self.count % 3}
+
+    class Agent(world.TableAgent):
+        def _process_factory(self, config):
+            process = super()._process_factory(config)
+
+            def of_count(state, key, experience):
+                return process(
+                    state,
+                    key,
+                    Experience(
+                        experience.observation["count"],
+                        *experience[1:4],
+                        experience.next_observation["count"],
+                        *experience[5:],
+                    ),
+                )
+
+            return of_count
+
+        def explore(self, observation):
+            return super().explore(observation["count"])
+
+    import gymnasium as gym
+    from gymnasium.vector import AutoresetMode
+
+    env = gym.vector.SyncVectorEnv(
+        [TwoParts] * 2, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    agent = world.make_agent(env, agent_type=Agent)
+    agent.train(env, 40)
+    data = jax.tree.map(lambda x: np.asarray(x)[:20, 0], agent.memory.data)
+    count, after = data.observation["count"], data.next_observation
+    np.testing.assert_array_equal(after["count"], count + 1)
+    np.testing.assert_array_equal(after["kind"], (count[:, 0] + 1) % 3)

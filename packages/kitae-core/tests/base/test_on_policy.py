@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kitae.base import AlgoType, OnPolicyAgent
+from kitae.config import on_policy_updates
+
+
+def make(world, env, **changes):
+    """An agent that writes down the rows it was shown."""
+    seen = []
+
+    class Watches(OnPolicyAgent):
+        def __init__(self, run_name, config):
+            super().__init__(
+                run_name,
+                config,
+                lambda key, config, **_: {"updates": jnp.int32(0)},
+                lambda config: None,
+                lambda config: self._process,
+                lambda config: self._update,
+            )
+
+        def _process(self, state, key, experience):
+            jax.debug.callback(
+                lambda x: seen.append(np.asarray(x)), experience.observation
+            )
+            return (experience.observation[..., 0], state["updates"] * jnp.ones((5, 2)))
+
+        def _update(self, state, key, batch):
+            state["updates"] = state["updates"] + 1
+            return state, {"sum": jnp.sum(batch[0])}
+
+        def explore(self, observation):
+            # The action tells how many updates its policy had seen.
+            n = observation.shape[0]
+            return jnp.full(n, self.state["updates"] % 2), jnp.zeros(n)
+
+        select_action = explore
+
+    config = world.make_config(
+        env, **{"max_buffer_size": 5, "batch_size": 10, "n_env_steps": 40} | changes
+    )
+    return Watches("run", config), seen
+
+
+def test_each_update_sees_one_whole_rollout_of_real_steps(world, autoreset_mode):
+    env = world.count_envs((3, 4), autoreset_mode)
+    agent, seen = make(world, env)
+    history = agent.train(env, 40)
+    jax.effects_barrier()
+    assert agent.algo_type is AlgoType.ON_POLICY
+    assert history.updates == len(seen) == int(agent.state["updates"])
+    assert len(seen) == {"NEXT_STEP": 3}.get(autoreset_mode.name, 3)
+    for rollout in seen:
+        assert rollout.shape == (5, 2, 1)
+        steps = np.diff(rollout[:, :, 0], axis=0)
+        # One further, or over a reset, where the count jumps by a hundred and one.
+        assert np.isin(steps, (1, 101)).all()
+
+
+def test_every_action_comes_from_the_newest_policy(world):
+    env = world.count_envs((3, 5))
+    agent, _ = make(world, env)
+    agent.train(env, 40)
+    # Rollouts of five steps; the update lies between the fifth and the sixth action.
+    expected = [(i // 5) % 2 for i in range(20)]
+    assert env.envs[0].actions == expected
+
+
+@pytest.mark.parametrize(
+    "n_epochs, batch_size, each", [(1, 10, 1), (3, 5, 6), (2, 2, 10)]
+)
+def test_updates_are_as_many_as_the_schedule_says(world, n_epochs, batch_size, each):
+    env = world.count_envs((3, 5))
+    agent, _ = make(
+        world, env, n_epochs=n_epochs, batch_size=batch_size, n_env_steps=31
+    )
+    agent.train(env, 31)
+    # Three rollouts of ten rows are full, and learnt from, before step 32.
+    assert int(agent.state["updates"]) == agent.updates == 3 * each
+    assert on_policy_updates(agent.config) == 3 * each
+
+
+def test_every_row_is_seen_once_in_each_epoch(world):
+    env = world.count_envs((3, 5))
+    agent, _ = make(world, env, n_epochs=2, batch_size=2)
+    agent.train(env, 12)
+    data = agent._learn  # compiled once
+    sums = data.eval_shape(agent.state, agent.memory, agent.learn_key)[3]
+    assert sums["sum"].shape == ()
+
+
+def test_refuses_batches_that_do_not_divide_the_rollout(world):
+    env = world.count_envs((3, 5))
+    with pytest.raises(ValueError, match=r"batch_size = 4 must divide.*5 \* 2 = 10"):
+        make(world, env, batch_size=4)
+    with pytest.raises(ValueError, match="ends before the first rollout"):
+        make(world, env, n_env_steps=9)
+    with pytest.raises(ValueError, match="no meaning for an on-policy agent"):
+        make(world, env, skip_steps=2)
