@@ -1,0 +1,128 @@
+"""Initialising a flax module from the shapes of its inputs."""
+
+import functools
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.modules._checks import positive_int
+
+
+def init_params(
+    key: jax.Array,
+    module: nn.Module,
+    input_shapes: Sequence[Sequence[int] | jax.ShapeDtypeStruct],
+    tabulate: bool = False,
+) -> Any:
+    """Initialises the parameters of a module from the shapes of its inputs.
+
+    The module sees zeros with one batch axis of size 1 before each shape. The
+    initialisation is compiled as one program, which is several times quicker than
+    running it operation by operation and never computes the forward pass; a second
+    call with an equal module and the same shapes does not compile again.
+
+    Args:
+        key: One random key; the same key gives the same parameters.
+        module: A flax linen module.
+        input_shapes: One item for each input of `module`: its shape without the
+            batch axis, such as `(4,)` (the input is then float32), or a
+            `jax.ShapeDtypeStruct` for another dtype, such as uint8 images.
+        tabulate: Print flax's table of the module's layers and parameters.
+
+    Returns:
+        The variables `{"params": ...}`, which `module.apply(params, inputs)` takes.
+
+    Raises:
+        TypeError: If `key` is no random key, `module` no module, `tabulate` no bool,
+            or if `input_shapes` is a shape and not a list of shapes.
+        ValueError: If `key` holds several keys, if `input_shapes` is empty or has a
+            size below 1, or if the module has other variables than parameters (batch
+            statistics, say): an optimizer would update them as if they were weights.
+
+    Examples:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> dense = nn.Dense(3)
+        >>> params = init_params(jax.random.key(0), dense, [(4,)])
+        >>> params["params"]["kernel"].shape
+        (4, 3)
+        >>> dense.apply(params, jnp.ones((32, 4))).shape
+        (32, 3)
+    """
+    _check_key(key)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a flax.linen.Module, got {module!r}")
+    if not isinstance(tabulate, bool):
+        raise TypeError(f"tabulate must be a bool, got {tabulate!r}")
+    specs = _input_specs(input_shapes)
+    if tabulate:
+        print(_table(key, module, specs))
+    try:
+        hash(module)
+    except TypeError:  # a field holds a list or an array: compile it for this call
+        variables = jax.jit(lambda key: module.init(key, *_zeros(specs)))(key)
+    else:
+        variables = _compiled_init(module, specs, key)
+    if others := sorted(set(variables) - {"params"}):
+        raise ValueError(
+            f"{type(module).__qualname__} has the variables {others} besides 'params', "
+            "and an optimizer would update them as if they were weights"
+        )
+    return variables
+
+
+_Specs = tuple[tuple[tuple[int, ...], np.dtype], ...]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled_init(module: nn.Module, specs: _Specs, key: jax.Array) -> Any:
+    return module.init(key, *_zeros(specs))
+
+
+def _zeros(specs: _Specs) -> list[jax.Array]:
+    return [jnp.zeros((1, *shape), dtype) for shape, dtype in specs]
+
+
+def _check_key(key: jax.Array) -> None:
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be a jax random key, got {key!r}")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and key.dtype != jnp.uint32:
+        raise TypeError(f"key must be a jax random key, got a {key.dtype} array")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(f"key must be one random key, got the shape {key.shape}")
+
+
+def _input_specs(input_shapes: Any) -> _Specs:
+    if isinstance(input_shapes, str) or not isinstance(input_shapes, Sequence):
+        raise TypeError(f"input_shapes must be a list of shapes, got {input_shapes!r}")
+    if not input_shapes:
+        raise ValueError("input_shapes must have one shape for each input, got none")
+    return tuple(_input_spec(i, shape) for i, shape in enumerate(input_shapes))
+
+
+def _input_spec(i: int, shape: Any) -> tuple[tuple[int, ...], np.dtype]:
+    name = f"input_shapes[{i}]"
+    dtype = np.dtype(np.float32)
+    if isinstance(shape, jax.ShapeDtypeStruct):
+        shape, dtype = shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype)
+    if isinstance(shape, str) or not isinstance(shape, Sequence):
+        raise TypeError(
+            f"{name} must be a shape such as (4,) or a jax.ShapeDtypeStruct, got "
+            f"{shape!r}; input_shapes is a list with one shape for each input, such "
+            "as [(4,)]"
+        )
+    return tuple(positive_int(name, size) for size in shape), dtype
+
+
+def _table(key: jax.Array, module: nn.Module, specs: _Specs) -> str:
+    console = {
+        "force_terminal": sys.stdout.isatty(),
+        "width": shutil.get_terminal_size(fallback=(120, 24)).columns,
+    }
+    return module.tabulate(key, *_zeros(specs), console_kwargs=console)

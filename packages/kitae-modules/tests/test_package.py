@@ -1,0 +1,75 @@
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kitae.modules
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """A user who runs the examples has jax's defaults."""
+
+
+MODULES = [
+    f"kitae.modules.{module.name}"
+    for module in pkgutil.iter_modules(kitae.modules.__path__)
+]
+
+ABSENT = [
+    *("kitae.timesteps", "kitae.buffer", "kitae.types", "kitae.config"),
+    *("kitae.envs", "kitae.base", "kitae.algos"),
+    *("distrax", "tensorflow_probability", "tensorflow", "torch", "orbax"),
+]
+
+
+def test_public_names():
+    assert sorted(kitae.modules.__all__) == [
+        "AgentPyTree",
+        "ContinuousQValue",
+        "DiscreteEncoder",
+        "DiscreteQValue",
+        "MLP",
+        "NatureCNN",
+        "PreprocessedEncoder",
+        "TrainState",
+        "VectorEncoder",
+        "encoder_factory",
+        "init_params",
+        "make_optimizer",
+        "qvalue_factory",
+    ]
+    assert all(hasattr(kitae.modules, name) for name in kitae.modules.__all__)
+
+
+def test_the_tutorials_imports():
+    from kitae.modules.modules import init_params
+    from kitae.modules.pytree import AgentPyTree, TrainState
+    from kitae.modules.qvalue import qvalue_factory
+
+    assert {init_params, AgentPyTree, TrainState, qvalue_factory} <= {
+        getattr(kitae.modules, name) for name in kitae.modules.__all__
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_readme_runs_without_siblings_or_anything_heavy():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    imports = "\n".join(f"import {name}" for name in MODULES)
+    check = f"import sys\nprint([m for m in {ABSENT} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{example}\n{imports}\n{check}"],
+        capture_output=True,
+        text=True,
+    )
+    assert (run.stdout.strip(), run.returncode) == ("[]", 0), run.stderr
