@@ -194,11 +194,10 @@ def world():
     class World:
         pass
 
-    for name in (
-        "CountEnv MODES count_envs TableParams TableAgent make_config make_agent "
-        "table_train_state"
-    ).split():
-        setattr(World, name, staticmethod(globals()[name]))
+    things = [CountEnv, count_envs, TableParams, TableAgent, table_train_state]
+    for thing in [*things, make_config, make_agent]:
+        setattr(World, thing.__name__, staticmethod(thing))
+    World.MODES = MODES
     return World
 
 

@@ -383,13 +383,13 @@ def test_refuses_an_environment_of_another_shape(world):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
     with pytest.raises(
-        ValueError, match="env has 3 environments, but env_cfg.n_envs is 2"
+        ValueError, match=r"env has 3 environments, but env_cfg\.n_envs is 2"
     ):
         agent.train(world.count_envs((3, 5, 7)), 20)
     other = gym.make_vec("CartPole-v1", num_envs=2)
     with pytest.raises(ValueError, match="env has the observation_space Box"):
         agent.train(other, 20)
-    with pytest.raises(TypeError, match="env must be a gymnasium.vector.VectorEnv"):
+    with pytest.raises(TypeError, match=r"env must be a gymnasium\.vector\.VectorEnv"):
         agent.train("CartPole-v1", 20)
     with pytest.raises(
         ValueError, match="n_env_steps must be an int of at least 1, got 0"

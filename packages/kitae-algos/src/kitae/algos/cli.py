@@ -14,7 +14,9 @@ import kitae.config as cfg
 from kitae.algos.dqn import DQN, DQNParams
 from kitae.envs.make import make_vec_env
 
-AGENTS = {"dqn": "Deep Q-Network (Mnih et al., 2015), with double-Q targets as an option"}
+AGENTS = {
+    "dqn": "Deep Q-Network (Mnih et al., 2015), with double-Q targets as an option"
+}
 
 app = tyro.extras.SubcommandApp()
 
@@ -56,9 +58,7 @@ class Training:
 @app.command(name="train")
 def train(
     agent: tyro.conf.Positional[Literal["dqn"]],
-    training: Annotated[
-        Training, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes
-    ],
+    training: Annotated[Training, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes],
 ) -> None:
     """Trains an agent, then plays greedy episodes and prints their mean return.
 

@@ -10,9 +10,10 @@ The four factories, in the order in which an agent is made of them:
   `Q(s, a) - target`, then the target network moves.
 
 Where it departs from the paper: Adam takes the place of RMSProp; the error is not
-clipped, unless the Huber loss is asked for, whose gradient is the same; the target moves every `target_update_period` gradient updates, and
-by `tau`, so that a slow average (Lillicrap et al., 2016) is there too; rewards are not
-clipped; and it bootstraps through truncation, which is no end of the task.
+clipped, unless the Huber loss is asked for, whose gradient is the same; the target
+moves every `target_update_period` gradient updates, and by `tau`, so that a slow
+average (Lillicrap et al., 2016) is there too; rewards are not clipped; and it
+bootstraps through truncation, which is no end of the task.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class DQNParams(cfg.AlgoParams):
 
     Attributes:
         gamma: Discount of the next value, in [0, 1].
-        exploration_initial: Probability of a random action at the first step, in [0, 1].
+        exploration_initial: Probability of a random action at first, in [0, 1].
         exploration_final: The same from `exploration_steps` on, in [0, 1].
         exploration_steps: Environment steps over which it falls linearly, at least 1.
         skip_steps: Vector steps from one update to the next, at least 1.
@@ -134,7 +135,9 @@ def train_state_factory(
         hidden_sizes=config.algo_params.hidden_sizes,
         preprocess_fn=preprocess_fn,
     )
-    spec = jax.ShapeDtypeStruct(env.observation_space.shape, env.observation_space.dtype)
+    spec = jax.ShapeDtypeStruct(
+        env.observation_space.shape, env.observation_space.dtype
+    )
     params = init_params(key, qvalue, [spec], tabulate)
     annealing_steps = cfg.off_policy_updates(config)
     return DQNState(
@@ -144,7 +147,9 @@ def train_state_factory(
             target_params=params,
             tx=make_optimizer(
                 update.learning_rate,
-                annealing_steps=annealing_steps if update.learning_rate_annealing else None,
+                annealing_steps=annealing_steps
+                if update.learning_rate_annealing
+                else None,
                 max_grad_norm=update.max_grad_norm,
             ),
         )
@@ -155,7 +160,10 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the ε-greedy policy: a coin, and a random action, for each environment."""
 
     def explore_fn(
-        state: TrainState, key: jax.Array, observations: jax.Array, exploration: jax.Array
+        state: TrainState,
+        key: jax.Array,
+        observations: jax.Array,
+        exploration: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         qvalues = state.apply_fn(state.params, observations)
         return dx.EpsilonGreedy(qvalues, exploration).sample_and_log_prob(seed=key)

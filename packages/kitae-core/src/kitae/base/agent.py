@@ -112,7 +112,7 @@ class BaseAgent(IAgent):
 
     @abstractmethod
     def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
-        """Returns the pure `learn(state, memory, key) -> (state, memory, key, info)`."""
+        """Returns `learn(state, memory, key) -> (state, memory, key, info)`, pure."""
 
     @abstractmethod
     def _update_due(self) -> bool:
@@ -222,8 +222,8 @@ class BaseAgent(IAgent):
         Args:
             env: As for `train`; any number of environments.
             n_episodes: At least 1.
-            seed: Of the episodes, in `[0, 2**32 - 1]`. Default: drawn from the config's seed,
-                apart from what training uses, and the same at each call.
+            seed: Of the episodes, in `[0, 2**32 - 1]`. Default: drawn from the
+                config's seed, apart from what training uses, and the same at each call.
 
         Returns:
             `[n_episodes]` float64, the undiscounted returns.

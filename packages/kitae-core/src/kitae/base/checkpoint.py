@@ -140,7 +140,9 @@ def _checked_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / MANIFEST} is damaged: {error}") from None
     if version != VERSION:
-        raise ValueError(f"{path} has the format {version!r}, this Kitae reads {VERSION}")
+        raise ValueError(
+            f"{path / MANIFEST} is of format {version!r}, this Kitae reads {VERSION}"
+        )
     for name, digest in files.items():
         file = path / name
         if not file.is_file() or _sha256(file) != digest:

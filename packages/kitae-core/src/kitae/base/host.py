@@ -73,7 +73,8 @@ def train_on_host(
     statistics = EpisodeStatistics(n_envs)
     save_frequency = agent.config.train_cfg.save_frequency
 
-    observation = host_env.reset(env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step))
+    seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
+    observation = host_env.reset(seed)
     agent._prepare(observation)
     with Report(agent, statistics, n_env_steps) as report:
         while agent.step < n_env_steps:

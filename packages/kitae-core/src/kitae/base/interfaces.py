@@ -49,7 +49,7 @@ class IAgent(IActor):
 
     @abstractmethod
     def resume(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
-        """Goes on from the last checkpoint to `n_env_steps` environment steps in all."""
+        """Goes on from the last checkpoint, to `n_env_steps` in all."""
 
     @abstractmethod
     def evaluate(self, env: VectorEnv | gym.Env, n_episodes: int) -> np.ndarray:

@@ -104,7 +104,7 @@ class Report:
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"{name} is {value} at environment step {self._agent.step}, after "
-                    f"{self._agent.updates} updates; nothing was saved since. A smaller "
+                    f"{self._agent.updates} updates; it was not saved. A smaller "
                     "learning_rate or max_grad_norm may help"
                 )
         return values
@@ -193,10 +193,11 @@ class _Table:
     """
 
     def __init__(self, path: Path, columns: list[str], env_step: int) -> None:
-        kept = []
+        kept: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                kept = [r for r in csv.DictReader(file) if int(r["env_step"]) <= env_step]
+                rows = csv.DictReader(file)
+                kept = [row for row in rows if int(row["env_step"]) <= env_step]
         self._file: TextIO = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore")
         self._writer.writeheader()

@@ -67,8 +67,8 @@ class ActFn:
         self._traceable = False
         reason = str(error).splitlines()[0]
         warnings.warn(
-            f"{type(self._agent).__name__}.{self._name} cannot be compiled and is called "
-            f"as it is at every step, which is slower: {reason}",
+            f"{type(self._agent).__name__}.{self._name} cannot be compiled and is "
+            f"called as it is at every step, which is slower: {reason}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -62,8 +62,11 @@ def check_number(
         or not low <= value <= high
         or (open_low and value == low)
     ):
-        allowed = f"{'(' if open_low else '['}{low}, {high}{']' if high < math.inf else ')'}"
-        raise ValueError(f"{name} must be a finite number in {allowed}, got {value!r}")
+        left, right = "(" if open_low else "[", "]" if high < math.inf else ")"
+        raise ValueError(
+            f"{name} must be a finite number in {left}{low}, {high}{right}, "
+            f"got {value!r}"
+        )
 
 
 def check_flag(name: str, value: Any) -> None:

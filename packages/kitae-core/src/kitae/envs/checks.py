@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 
 def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> Any:
-    """Returns a copy of `raw` as arrays `[n_envs, *shape]`, a pytree for composite spaces.
+    """Copies `raw` into arrays `[n_envs, *shape]`, a pytree for composite spaces.
 
     Raises:
         ValueError: A shape or dtype is not the space's, or a value is not finite.

@@ -44,8 +44,8 @@ def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
     except ValueError:
         modes = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
         raise ValueError(
-            f"{type(env.unwrapped).__name__}.metadata['autoreset_mode'] must say what a "
-            f"step after an episode's end does, one of {modes}; got {told!r}"
+            f"{type(env.unwrapped).__name__}.metadata['autoreset_mode'] must say what "
+            f"a step after an episode's end does, one of {modes}; got {told!r}"
         ) from None
 
 
@@ -134,11 +134,9 @@ class HostEnv:
                 f"{type(self.env.unwrapped).__name__} resets in the step that ends an "
                 "episode, but infos['final_obs'] does not hold the final observation"
             )
-        envs = np.flatnonzero(ended)
-        stacked = _stack([final[env] for env in envs], self.env.single_observation_space)
-        stacked = checked_observation(
-            stacked, self.env.single_observation_space, len(envs), self._steps
-        )
+        envs, space = np.flatnonzero(ended), self.env.single_observation_space
+        stacked = _stack([final[env] for env in envs], space)
+        stacked = checked_observation(stacked, space, len(envs), self._steps)
 
         def replace(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
             column = column.copy()

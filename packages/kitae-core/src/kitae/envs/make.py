@@ -32,7 +32,8 @@ def make_vec_env(
         run_name: Whose directory the videos go to; needed with `capture_video` only.
         vectorization_mode: `"vector_entry_point"` for the environment's own
             vectorised form, `"sync"` for one process, `"async"` for one process per
-            environment. Default: its own form if it has one, else `"sync"`.
+            environment (in a script, under `if __name__ == "__main__":`). Default: its
+            own form if it has one, else `"sync"`.
         **env_kwargs: Passed to the environment, such as `max_episode_steps`.
 
     Returns:
@@ -62,13 +63,18 @@ def make_vec_env(
             )
         return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
     mode = _mode(env_id, vectorization_mode)
-    # A step that is a transition everywhere wastes none, and keeps counts exact.
-    same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    vector_kwargs: dict[str, Any] = {}
+    if mode != "vector_entry_point":
+        # A step that is a transition everywhere wastes none, and keeps counts exact.
+        vector_kwargs["autoreset_mode"] = AutoresetMode.SAME_STEP
+    if mode == "async":
+        # JAX has threads, and a forked process would hold their locks for ever.
+        vector_kwargs["context"] = "forkserver"
     return gym.make_vec(
         env_id,
         num_envs=n_envs,
         vectorization_mode=mode,
-        vector_kwargs=None if mode == "vector_entry_point" else same_step,
+        vector_kwargs=vector_kwargs,
         **env_kwargs,
     )
 
@@ -77,7 +83,9 @@ def _mode(env_id: str, asked: str | None) -> str:
     if asked is not None:
         modes = ("vector_entry_point", "sync", "async")
         if asked not in modes:
-            raise ValueError(f"vectorization_mode must be one of {modes}, got {asked!r}")
+            raise ValueError(
+                f"vectorization_mode must be one of {modes}, got {asked!r}"
+            )
         return asked
     has_own = gym.spec(env_id).vector_entry_point is not None
     return "vector_entry_point" if has_own else "sync"
@@ -99,6 +107,16 @@ def _filmed(
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+class _Lent(SyncVectorEnv):
+    """A vector of environments that somebody else closes.
+
+    Gymnasium's vectors close their members when they are garbage-collected.
+    """
+
+    def close_extras(self, **kwargs: Any) -> None:
+        pass
+
+
 def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
     """Takes a vector environment as it is, and a single one as a vector of one.
 
@@ -117,7 +135,7 @@ def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
     if isinstance(env, VectorEnv):
         return env
     if isinstance(env, gym.Env):
-        return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        return _Lent([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
     raise TypeError(
         "env must be a gymnasium.vector.VectorEnv or a gymnasium.Env, got "
         f"{type(env).__name__}: see kitae.envs.make.make_vec_env"

@@ -1,0 +1,275 @@
+"""What a run leaves on disk, and going on from it."""
+
+import csv
+import json
+import shutil
+import unicodedata
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kitae.base import checkpoint
+from kitae.base.run_dir import checked_run_name
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_a_directory(world, tmp_path):
+    env = world.count_envs()
+    agent = world.make_agent(env, "first", n_env_steps=60, log_frequency=20)
+    history = agent.train(env, 60)
+    assert agent.run_dir == Path("runs/first")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    names = sorted(p.name for p in agent.run_dir.iterdir())
+    assert names == ["checkpoints", "config.json", "episodes.csv", "metrics.csv"]
+
+    config = json.loads((agent.run_dir / "config.json").read_text())
+    assert config["algo_params"]["gamma"] == 0.9
+    metrics = rows_of(agent.run_dir / "metrics.csv")
+    assert [row["env_step"] for row in metrics] == ["20", "40", "60"]
+    assert [int(row["updates"]) for row in metrics] == [8, 18, 28]
+    assert all(float(row["loss_value"]) > 0 for row in metrics)
+    assert sum(int(row["episodes"]) for row in metrics) == len(history.episode_return)
+    episodes = rows_of(agent.run_dir / "episodes.csv")
+    assert [float(row["return"]) for row in episodes] == history.episode_return.tolist()
+    assert [int(row["length"]) for row in episodes] == history.episode_length.tolist()
+    assert {row["env"] for row in episodes} == {"0", "1"}
+
+
+def test_every_environment_that_ends_in_one_step_is_counted(world):
+    env = world.count_envs((4, 4, 4))
+    agent = world.make_agent(env)
+    history = agent.train(env, 24)
+    assert len(history.episode_return) == 6
+    assert rows_of(agent.run_dir / "episodes.csv")[0]["env_step"] == "12"
+
+
+def test_the_mean_return_of_a_row_is_of_its_own_episodes(world):
+    env = world.count_envs((5,))
+    agent = world.make_agent(env, n_env_steps=20, log_frequency=10)
+    history = agent.train(env, 20)
+    means = [float(r["episode_return"]) for r in rows_of(agent.run_dir / "metrics.csv")]
+    assert means == [
+        history.episode_return[:2].mean(),
+        history.episode_return[2:].mean(),
+    ]
+
+
+def test_a_second_run_of_one_name_gets_a_directory_of_its_own(world):
+    for expected in ("again", "again-2", "again-3"):
+        env = world.count_envs()
+        agent = world.make_agent(env, "again")
+        agent.train(env, 20)
+        assert agent.run_dir == Path("runs", expected)
+
+
+def test_training_on_stays_in_the_directory_and_appends(world):
+    env = world.count_envs()
+    agent = world.make_agent(env, log_frequency=20)
+    agent.train(env, 40)
+    agent.train(env, 40)
+    assert [p.name for p in Path("runs").iterdir()] == ["run"]
+    steps = [int(row["env_step"]) for row in rows_of(agent.run_dir / "metrics.csv")]
+    assert steps == [20, 40, 60, 80]
+
+
+def test_a_resumed_run_holds_everything_and_repeats_nothing(world):
+    env = world.count_envs()
+    agent = world.make_agent(env, n_env_steps=80, save_frequency=40, log_frequency=20)
+    agent.train(env, 40)
+    saved = jax.tree.map(np.asarray, (agent.state, agent.memory))
+    keys = jax.random.key_data(agent.key), jax.random.key_data(agent.learn_key)
+
+    other = world.make_agent(env, n_env_steps=80, save_frequency=40, log_frequency=20)
+    other.restore("runs/run")
+    for mine, theirs in zip(keys, (other.key, other.learn_key), strict=True):
+        np.testing.assert_array_equal(mine, jax.random.key_data(theirs))
+    history = other.resume(env, 80)
+    assert history.env_steps == 40
+    assert history.updates == 20  # no second warm-up: the replay came along
+    assert other.step == 80
+    assert other.updates == agent.updates + 20
+    before = jax.tree.map(lambda x: np.asarray(x)[:20], other.memory.data)
+    held = jax.tree.map(lambda x: x[:20], saved[1].data)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(held), strict=True):
+        np.testing.assert_array_equal(a, b)
+    steps = [int(row["env_step"]) for row in rows_of(Path("runs/run/metrics.csv"))]
+    assert steps == [20, 40, 60, 80]
+
+
+def test_resuming_equals_going_on(world):
+    """The counter environment starts from where it is told, so all is exact."""
+
+    def start():
+        env = world.count_envs()
+        return env, world.make_agent(env, n_env_steps=100)
+
+    env, through = start()
+    through.train(env, 50)
+    through.train(world.count_envs(), 50)
+
+    shutil.rmtree("runs")
+    env, first = start()
+    first.train(env, 50)
+    env, second = start()
+    second.resume(world.count_envs(), 100)
+    for a, b in zip(
+        jax.tree.leaves((through.state, through.memory)),
+        jax.tree.leaves((second.state, second.memory)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_written_after_the_checkpoint_are_written_once(world):
+    env = world.count_envs()
+    agent = world.make_agent(env, n_env_steps=200, save_frequency=40, log_frequency=20)
+    agent.train(env, 100)
+    for later in ("80", "100"):
+        shutil.rmtree(f"runs/run/checkpoints/{later}")
+    other = world.make_agent(env, n_env_steps=200, log_frequency=20)
+    other.resume(env, 120)
+    steps = [int(row["env_step"]) for row in rows_of(Path("runs/run/metrics.csv"))]
+    assert steps == [20, 40, 60, 80, 100, 120]
+    ended = [int(row["env_step"]) for row in rows_of(Path("runs/run/episodes.csv"))]
+    assert ended == sorted(ended)
+
+
+def test_resuming_nothing_says_so(world):
+    agent = world.make_agent(world.count_envs(), "never")
+    with pytest.raises(FileNotFoundError, match=r"runs/never/checkpoints holds no"):
+        agent.resume(world.count_envs(), 100)
+
+
+def test_a_checkpoint_of_another_agent_is_refused(world):
+    env = world.count_envs()
+    world.make_agent(env).train(env, 40)
+    wider = world.make_agent(env, n_states=3)
+    with pytest.raises(
+        ValueError, match=r"\['state'\]\['value'\] as float32\[1\].*\[3\]"
+    ):
+        wider.restore("runs/run")
+    longer = world.make_agent(env, max_buffer_size=60)
+    with pytest.raises(ValueError, match=r"memory.*\[50, 2, 1\].*\[60, 2, 1\]"):
+        longer.resume(env, 80)
+
+
+def files_of_a_checkpoint(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 40)
+    (path,) = (agent.run_dir / "checkpoints").iterdir()
+    return [p for p in path.rglob("*") if p.is_file()]
+
+
+def test_any_damage_to_any_file_is_refused_by_name(world):
+    files = files_of_a_checkpoint(world)
+    assert len(files) > 5
+    for file in files:
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        if flipped:
+            flipped[len(flipped) // 2] ^= 1
+        damages = [content[:-1], b"", bytes(flipped), None]
+        for damage in damages:
+            if damage == content:
+                continue
+            if damage is None:
+                file.unlink()
+            else:
+                file.write_bytes(damage)
+            agent = world.make_agent(world.count_envs())
+            if file.name == "manifest.json" and damage == bytes(flipped):
+                continue  # a changed digit may still be a manifest; see below
+            with pytest.raises(ValueError, match=file.name):
+                agent.restore("runs/run")
+        file.write_bytes(content)
+    world.make_agent(world.count_envs()).restore("runs/run")
+
+
+def test_an_unfinished_checkpoint_is_not_one(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 40)
+    folder = agent.run_dir / "checkpoints"
+    shutil.copytree(folder / "40", folder / ".60.tmp")
+    (folder / ".60.tmp" / "manifest.json").unlink()
+    other = world.make_agent(env)
+    other.restore("runs/run")
+    assert other.step == 40
+
+
+def test_a_checkpoint_is_replaced_whole(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 40)
+    first = checkpoint.load(agent.run_dir).arrays
+    agent.state = {**agent.state, "value": agent.state["value"] + 1}
+    agent.save()
+    second = checkpoint.load(agent.run_dir).arrays
+    assert second["['state']['value']"] == first["['state']['value']"] + 1
+
+
+def test_tensorboards_files_are_written_when_asked(world):
+    env = world.count_envs()
+    agent = world.make_agent(env, tensorboard=True, log_frequency=20)
+    agent.train(env, 40)
+    (events,) = (agent.run_dir / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents")
+    assert b"loss_value" in events.read_bytes()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_for_terminals(world, monkeypatch, capsys, terminal):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    monkeypatch.setenv("COLUMNS", "200")
+    env = world.count_envs()
+    world.make_agent(env, "shown").train(env, 40)
+    out = capsys.readouterr().out
+    if terminal:
+        assert "40/40" in out
+        assert "steps/s" in out
+        assert "return" in out
+    else:
+        assert out == ""
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("", "must be a name"),
+        (None, "must be a name"),
+        ("..", r"must not have a part '\.\.'"),
+        ("a/../b", r"must not have a part '\.\.'"),
+        ("/etc", "must be a relative path"),
+        ("a//b", "must not have a part ''"),
+        ("a\\b", "must be a relative path"),
+        ("C:runs", "must be a relative path"),
+        ("a\0b", "control characters"),
+        ("a\nb", "control characters"),
+        ("x" * 256, "has a part of 256 bytes"),
+    ],
+)
+def test_refuses_a_run_name_that_leaves_the_root_or_cannot_be(world, name, reason):
+    with pytest.raises(ValueError, match=reason):
+        world.make_agent(world.count_envs(), name)
+
+
+@given(st.text(max_size=40))
+def test_a_run_name_is_inside_the_root_or_refused(name):
+    try:
+        accepted = checked_run_name(name)
+    except ValueError:
+        return
+    root = Path("/root-of-runs")
+    inside = (root / accepted).resolve()
+    assert inside.is_relative_to(root)
+    assert inside != root
+    assert unicodedata.is_normalized("NFC", accepted)

@@ -1,0 +1,200 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from kitae.envs import HostEnv
+
+SEED = np.random.SeedSequence(0)
+
+
+class Scripted(VectorEnv):
+    """Gives what it is told to give."""
+
+    def __init__(self, observation, reward, **infos):
+        self.num_envs = 2
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.single_observation_space = Box(-1.0, 1.0, (4,), np.float32)
+        self.single_action_space = Discrete(2)
+        self.observation, self.reward, self.infos = observation, reward, infos
+        self.ended = np.zeros(2, bool)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((2, 4), np.float32), {}
+
+    def step(self, actions):
+        never = np.zeros(2, bool)
+        return self.observation, self.reward, self.ended, never, self.infos
+
+
+def good(dtype=np.float32):
+    return np.zeros((2, 4), dtype)
+
+
+def step(observation, reward=None, actions=(0, 1)):
+    env = HostEnv(Scripted(observation, np.zeros(2) if reward is None else reward))
+    env.reset(SEED)
+    return env.step(np.array(actions))
+
+
+def test_a_step_gives_arrays_of_the_promised_kinds():
+    result = step(good(), np.array([1, 2], np.float64))
+    assert result.reward.dtype == np.float32
+    assert (
+        result.terminated.dtype == result.truncated.dtype == result.valid.dtype == bool
+    )
+    assert result.observation.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "observation, message",
+    [
+        (
+            np.zeros((2, 1), np.float32),
+            r"observation must be float32\[2, 4\].*\[2, 1\]",
+        ),
+        (good(np.float64), "got float64"),
+        (good(np.int32), "got int32"),
+        (np.zeros((3, 4), np.float32), r"\[2, 4\].*got float32\[3, 4\]"),
+    ],
+)
+def test_refuses_observations_that_are_not_as_the_space_says(observation, message):
+    with pytest.raises(ValueError, match=message):
+        step(observation)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_stops_before_the_replay(bad):
+    observation = good()
+    observation[1, 2] = bad
+    with pytest.raises(
+        ValueError, match="observation of environment 1 at vector step 1"
+    ):
+        step(observation)
+    with pytest.raises(
+        ValueError, match="reward of environment 0 at vector step 0 is not"
+    ):
+        step(good(), np.array([bad, 0.0]))
+
+
+def test_a_reward_too_large_for_float32_is_refused():
+    with pytest.raises(ValueError, match=r"reward of environment 1 .* is not finite"):
+        step(good(), np.array([0.0, 1e300]))
+
+
+def test_refuses_rewards_of_another_shape():
+    with pytest.raises(ValueError, match=r"reward must have shape \[2\], got \[2, 1\]"):
+        step(good(), np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize(
+    "actions, message",
+    [
+        ((0, 2), r"actions must be indices in \[0, 1\], got \[0, 2\]"),
+        ((-1, 0), r"got \[-1, 0\] at vector step 0; -1 often comes of Q-values"),
+        ((0,), r"actions must have shape \[2\], got \[1\]"),
+        ((0.0, 1.0), "actions must be integers, got float64"),
+    ],
+)
+def test_refuses_actions_that_the_space_does_not_have(actions, message):
+    with pytest.raises(ValueError, match=message):
+        step(good(), actions=actions)
+
+
+def test_discrete_actions_are_shifted_by_start(world):
+    class FromFive(world.CountEnv):
+        action_space = Discrete(2, start=5)
+
+    env = HostEnv(SyncVectorEnv([FromFive] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.reset(SEED)
+    env.step(np.array([0, 1]))
+    assert [member.actions for member in env.env.envs] == [[5], [6]]
+
+
+def test_other_spaces_take_actions_as_they_are(world):
+    class Many(world.CountEnv):
+        action_space = MultiDiscrete([3, 4])
+
+    class Continuous(world.CountEnv):
+        action_space = Box(-1, 1, (2,), np.float32)
+
+    env = HostEnv(SyncVectorEnv([Many] * 2))
+    env.reset(SEED)
+    env.step(np.array([[2, 3], [0, 1]], np.int32))
+    assert env.env.envs[0].actions[0].tolist() == [2, 3]
+    env = HostEnv(SyncVectorEnv([Continuous] * 2))
+    env.reset(SEED)
+    with pytest.raises(ValueError, match="actions must be finite"):
+        env.step(np.full((2, 2), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("told", [None, "whenever", 7])
+def test_refuses_an_environment_that_does_not_say_how_it_resets(told):
+    env = Scripted(good(), np.zeros(2))
+    env.metadata = {"autoreset_mode": told}
+    with pytest.raises(
+        ValueError, match=r"metadata\['autoreset_mode'\] must say.*SAME_STEP"
+    ):
+        HostEnv(env)
+
+
+def test_refuses_a_same_step_reset_without_the_final_observation():
+    scripted = Scripted(good(), np.zeros(2))
+    env = HostEnv(scripted)
+    env.reset(SEED)
+    scripted.ended = np.array([True, False])
+    with pytest.raises(ValueError, match=r"infos\['final_obs'\] does not hold"):
+        env.step(np.zeros(2, np.int64))
+
+
+def test_next_step_mode_marks_the_reset_rows(world):
+    env = HostEnv(world.count_envs((2, 3), AutoresetMode.NEXT_STEP))
+    env.reset(SEED)
+    valid = [env.step(np.zeros(2, np.int64)).valid.tolist() for _ in range(6)]
+    assert valid == [
+        [True, True],
+        [True, True],
+        [False, True],
+        [True, False],
+        [True, True],
+        [False, True],
+    ]
+
+
+def test_each_environment_is_seeded_on_its_own(world):
+    env = HostEnv(world.count_envs((2, 3, 4)))
+    env.reset(np.random.SeedSequence(3))
+    seeds = [member.seeds[0] for member in env.env.envs]
+    assert len(set(seeds)) == 3
+    again = HostEnv(world.count_envs((2, 3, 4)))
+    again.reset(np.random.SeedSequence(3))
+    assert seeds == [member.seeds[0] for member in again.env.envs]
+
+
+def test_an_environment_with_one_generator_is_seeded_too():
+    def first(seed):
+        env = gym.make_vec("CartPole-v1", num_envs=3)
+        return HostEnv(env).reset(np.random.SeedSequence(seed))
+
+    np.testing.assert_array_equal(first(0), first(0))
+    starts = np.concatenate([first(0), first(1)])
+    assert len(np.unique(starts[:, 0])) == 6
+
+
+def test_a_cartpole_row_is_dropped_exactly_when_it_is_a_reset():
+    """Gymnasium's own vectorised CartPole: its physics tells which step is real."""
+    env = HostEnv(gym.make_vec("CartPole-v1", num_envs=8))
+    observation = env.reset(SEED)
+    rng = np.random.default_rng(0)
+    dropped = 0
+    for _ in range(300):
+        actions = rng.integers(0, 2, 8)
+        result = env.step(actions)
+        # Position moves by 0.02 times the velocity: x' = x + tau * v.
+        moved = observation[:, 0] + 0.02 * observation[:, 1]
+        real = np.isclose(result.next_observation[:, 0], moved, atol=1e-6)
+        np.testing.assert_array_equal(real, result.valid)
+        dropped += (~result.valid).sum()
+        observation = result.observation
+    assert dropped > 50

@@ -1,0 +1,104 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from kitae.envs import as_vector_env, make_vec_env
+
+
+def episode_length(env):
+    env.reset(seed=0)
+    for length in range(1, 2000):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample() * 0 + 1)
+        if truncated[0] and not terminated[0]:
+            return length
+        assert not terminated[0]
+    raise AssertionError
+
+
+def test_takes_an_environments_own_vectorised_form():
+    env = make_vec_env("CartPole-v1", 3)
+    assert env.num_envs == 3
+    assert type(env.unwrapped).__name__ == "CartPoleVectorEnv"
+    env.close()
+
+
+def test_steps_others_in_one_process_and_resets_in_the_same_step():
+    env = make_vec_env("Acrobot-v1", 2)
+    assert isinstance(env, SyncVectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.close()
+
+
+def test_makes_processes_when_asked():
+    env = make_vec_env("Acrobot-v1", 2, vectorization_mode="async")
+    assert isinstance(env, AsyncVectorEnv)
+    env.close()
+
+
+@pytest.mark.parametrize("mode", [None, "sync"])
+def test_time_limits_are_those_of_the_registry_and_applied_once(mode):
+    # Pushing does not end these episodes; the limit does.
+    env = make_vec_env("MountainCar-v0", 1, vectorization_mode=mode)
+    assert episode_length(env) == 200
+    env.close()
+    env = make_vec_env(
+        "MountainCar-v0", 1, vectorization_mode=mode, max_episode_steps=7
+    )
+    assert episode_length(env) == 7
+    member = env.envs[0]
+    limits = 0
+    while isinstance(member, gym.Wrapper):
+        limits += isinstance(member, gym.wrappers.TimeLimit)
+        member = member.env
+    assert limits == 1
+    env.close()
+
+
+def test_the_own_form_has_the_registrys_limit_too():
+    with pytest.warns(DeprecationWarning, match="out of date"):
+        old = make_vec_env("CartPole-v0", 1)
+    assert old.unwrapped.max_episode_steps == 200
+    assert make_vec_env("CartPole-v1", 1).unwrapped.max_episode_steps == 500
+
+
+def test_films_the_first_environment_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = make_vec_env("CartPole-v1", 2, capture_video=True, run_name="filmed")
+    env.reset(seed=0)
+    for _ in range(60):
+        env.step(np.ones(2, np.int64))
+    env.close()
+    videos = sorted(p.name for p in tmp_path.rglob("*.mp4"))
+    assert videos == ["rl-video-episode-0.mp4"]
+    assert (tmp_path / "runs" / "filmed" / "videos" / videos[0]).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"n_envs": 0}, "n_envs must be an int of at least 1"),
+        ({"capture_video": True}, "capture_video needs run_name"),
+        (
+            {"capture_video": True, "run_name": "x", "vectorization_mode": "async"},
+            "capture_video films one environment of vectorization_mode='sync'",
+        ),
+        ({"vectorization_mode": "turbo"}, "vectorization_mode must be one of"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env(**{"env_id": "CartPole-v1", "n_envs": 1} | arguments)
+
+
+def test_an_unknown_environment_is_named():
+    with pytest.raises(gym.error.Error, match="CartPool"):
+        make_vec_env("CartPool-v1", 2)
+
+
+def test_a_vector_of_one_never_closes_what_was_lent(world):
+    single = world.CountEnv()
+    vector = as_vector_env(single)
+    vector.close()
+    del vector
+    assert not single.closed
