@@ -279,7 +279,7 @@ def test_updates_run_in_donated_buffers(world):
     agent = world.make_agent(env)
     agent.train(env, 40)
     value, column = agent.state["value"], agent.memory.data.observation
-    agent._learn(agent.state, agent.memory, agent.learn_key)
+    agent._learn(agent.state, agent.memory, agent.learn_key, *agent._no_rows)
     assert value.is_deleted()
     assert column.is_deleted()
 

@@ -93,6 +93,8 @@ class BaseAgent(IAgent):
         self.key = stream_key(config.seed, Stream.INTERACT)
         self.learn_key = stream_key(config.seed, Stream.LEARN)
         self.memory: Any = None
+        self._pending: tuple[Any, np.ndarray] | None = None
+        self._no_rows: Any = None
         self.step = 0
         self.iteration = 0
         self.updates = 0
@@ -150,17 +152,17 @@ class BaseAgent(IAgent):
 
     @cached_property
     def _learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
-        learn = self._compose_learn()
+        add, learn = self._storage().add, self._compose_learn()
 
-        def stable_learn(
-            state: State, memory: Any, key: jax.Array
+        def add_and_learn(
+            state: State, memory: Any, key: jax.Array, rows: Any, valid: jax.Array
         ) -> tuple[State, Any, jax.Array, Info]:
             # A user's functions may assign to the state they are given: keep another.
             before = jax.tree.map(lambda leaf: leaf, state)
-            state, memory, key, info = learn(state, memory, key)
+            state, memory, key, info = learn(state, add(memory, rows, valid), key)
             return same_leaves(state, before, "update_step"), memory, key, info
 
-        return jax.jit(stable_learn, donate_argnums=(0, 1, 2))
+        return jax.jit(add_and_learn, donate_argnums=(0, 1, 2))
 
     # --- What a user calls ----------------------------------------------------------
 
@@ -243,6 +245,7 @@ class BaseAgent(IAgent):
             The checkpoint's directory, `<run_dir>/checkpoints/<step>`.
         """
         run_dir = self._own_run_dir()
+        self._take_in(update=False)
         counters = {
             "step": self.step,
             "iteration": self.iteration,
@@ -267,13 +270,31 @@ class BaseAgent(IAgent):
         self.key = saved.tree("key", self.key)
         self.learn_key = saved.tree("learn_key", self.learn_key)
         # The memory's shapes are known once the agent has acted: see _prepare.
-        self.memory, self._restored_memory = None, saved
+        self.memory, self._pending, self._restored_memory = None, None, saved
         counters = saved.counters
         self.step, self.iteration = counters["step"], counters["iteration"]
         self.updates, self.rows = counters["updates"], np.array(counters["rows"])
         self.run_dir = run_dir
 
     # --- What the loops call --------------------------------------------------------
+
+    def _take_in(self, update: bool) -> Info | None:
+        """Adds the rows of the last step, and learns if there is an update due.
+
+        Both are one program, sent off before the environments step: what the host
+        does next, it does while the device works.
+        """
+        rows, self._pending = self._pending, None
+        if update:
+            self.state, self.memory, self.learn_key, info = self._learn(
+                self.state, self.memory, self.learn_key, *(rows or self._no_rows)
+            )
+            self.updates += self._updates_each_time()
+            self.rows[:] = 0
+            return info
+        if rows is not None:
+            self.memory = self._add(self.memory, *rows)
+        return None
 
     def _train_until(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
         if self.config.env_cfg.n_agents > 1:
@@ -304,6 +325,8 @@ class BaseAgent(IAgent):
         row = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
         )
+        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
+        self._no_rows = (nothing, flags)
         self.memory = self._storage().init(row)
         if self._restored_memory is not None:
             self.memory = self._restored_memory.tree("memory", self.memory)

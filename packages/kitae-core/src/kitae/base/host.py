@@ -50,10 +50,10 @@ def train_on_host(
 ) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 
-    Off-policy, one iteration acts, sends off the update, and steps the environments
-    while the device learns from what came before; the new rows are added when both
-    are done. Only the actions are read back at every step. On-policy, the update
-    comes before the action that its policy should choose.
+    Off-policy, one iteration acts, sends off an update from all the rows so far, and
+    steps the environments while the device learns. Only the actions are read back at
+    every step. On-policy, the update comes before the action that its policy should
+    choose.
 
     Args:
         agent: Trained in place; it holds the newest state after every step.
@@ -78,14 +78,14 @@ def train_on_host(
     agent._prepare(observation)
     with Report(agent, statistics, n_env_steps) as report:
         while agent.step < n_env_steps:
-            if not agent.learns_while_env_steps and agent._update_due():
-                _learn(agent, report)
+            if not agent.learns_while_env_steps:
+                report.after_update(agent._take_in(agent._update_due()))
             actions, log_probs, agent.key = agent._act(
                 agent.state, agent.key, device_step(agent.step), observation
             )
             host_actions = np.asarray(actions)
-            if agent.learns_while_env_steps and agent._update_due():
-                _learn(agent, report)
+            if agent.learns_while_env_steps:
+                report.after_update(agent._take_in(agent._update_due()))
             step = host_env.step(host_actions)
             rows = agent._rows(
                 observation,
@@ -96,7 +96,7 @@ def train_on_host(
                 log_probs,
                 step.truncated,
             )
-            agent.memory = agent._add(agent.memory, rows, step.valid)
+            agent._pending = (rows, step.valid)
             observation = step.observation
             before, after = agent.step, agent.step + int(step.valid.sum())
             agent.step = after
@@ -110,14 +110,6 @@ def train_on_host(
     report.check_finite()
     agent.save()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
-
-
-def _learn(agent: "BaseAgent", report: Report) -> None:
-    agent.state, agent.memory, agent.learn_key, report.info = agent._learn(
-        agent.state, agent.memory, agent.learn_key
-    )
-    agent.updates += agent._updates_each_time()
-    agent.rows[:] = 0
 
 
 def device_step(step: int) -> np.int32:

@@ -13,12 +13,13 @@ def owned(tree: Any) -> Any:
     memory, and nobody else may hold them. A Python number becomes an array with a
     dtype as firm as an update's result has; it would be traced twice otherwise.
     """
+    return jax.tree.map(lambda leaf: firm(jnp.array(leaf, copy=True)), tree)
 
-    def own(leaf: Any) -> jax.Array:
-        array = jnp.array(leaf, copy=True)
-        return jax.lax.convert_element_type(array, array.dtype)
 
-    return jax.tree.map(own, tree)
+def firm(value: Any) -> jax.Array:
+    """Makes an array of a definite dtype, not one that gives way as a number does."""
+    array = jnp.asarray(value)
+    return jax.lax.convert_element_type(array, array.dtype)
 
 
 def same_leaves(new: Any, old: Any, where: str) -> Any:
@@ -41,6 +42,6 @@ def same_leaves(new: Any, old: Any, where: str) -> Any:
                 f"{before.dtype}{list(before.shape)} to "
                 f"{after.dtype}{list(after.shape)}"
             )
-        return jax.lax.convert_element_type(after, before.dtype)
+        return firm(after)
 
     return jax.tree_util.tree_map_with_path(same, new, old)

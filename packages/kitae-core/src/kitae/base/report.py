@@ -34,8 +34,8 @@ EPISODE_COLUMNS = ["env_step", "env", "return", "length"]
 class Report:
     """Progress on the terminal; metrics as CSV, and for TensorBoard if asked.
 
-    Used as a context manager around the training loop. `info` is the newest update's;
-    it stays on the device until a row is written.
+    Used as a context manager around the training loop. What `after_update` is given
+    stays on the device until a row is written.
 
     Args:
         agent: Who trains.
@@ -46,7 +46,7 @@ class Report:
     def __init__(
         self, agent: "BaseAgent", statistics: EpisodeStatistics, until: int
     ) -> None:
-        self.info: Info | None = None
+        self._info: Info = {}
         self._agent = agent
         self._statistics = statistics
         self._until = until
@@ -86,6 +86,11 @@ class Report:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
+    def after_update(self, info: Info | None) -> None:
+        """Takes note of an update's info, if there was an update."""
+        if info is not None:
+            self._info = info
+
     def after_step(self, before: int, after: int) -> None:
         """Takes note of one vector step, from `before` to `after` environment steps."""
         if after // self._log_frequency > before // self._log_frequency:
@@ -99,7 +104,7 @@ class Report:
         Raises:
             FloatingPointError: A value in it is not finite.
         """
-        values = {name: float(value) for name, value in (self.info or {}).items()}
+        values = {name: float(value) for name, value in self._info.items()}
         for name, value in values.items():
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -111,7 +116,9 @@ class Report:
 
     def _info_names(self) -> list[str]:
         agent = self._agent
-        shapes = agent._learn.eval_shape(agent.state, agent.memory, agent.learn_key)
+        shapes = agent._learn.eval_shape(
+            agent.state, agent.memory, agent.learn_key, *agent._no_rows
+        )
         for name, shape in shapes[3].items():
             if shape.shape != ():
                 raise ValueError(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from kitae.base.pytrees import firm
+
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
@@ -61,7 +63,7 @@ class ActFn:
         twin = copy.copy(self._agent)
         twin.state, twin.key, twin.step = state, key, step
         actions, log_probs = getattr(twin, self._name)(observation)
-        return actions, log_probs, twin.key
+        return firm(actions), firm(log_probs), twin.key
 
     def _give_up(self, error: Exception) -> None:
         self._traceable = False
