@@ -40,6 +40,8 @@ def test_public_names():
         "TrainState",
         "VectorEncoder",
         "encoder_factory",
+        "epsilon_greedy",
+        "greedy",
         "init_params",
         "make_optimizer",
         "qvalue_factory",

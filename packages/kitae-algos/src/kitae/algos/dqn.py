@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import distrax as dx
 import jax
 import jax.numpy as jnp
 import optax
@@ -29,6 +28,7 @@ from gymnasium.spaces import Discrete
 import kitae.config as cfg
 from kitae.base import OffPolicyAgent
 from kitae.buffer import Experience
+from kitae.modules.exploration import epsilon_greedy, greedy
 from kitae.modules.modules import init_params
 from kitae.modules.optimizer import make_optimizer
 from kitae.modules.pytree import AgentPyTree, TrainState
@@ -166,7 +166,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         exploration: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         qvalues = state.apply_fn(state.params, observations)
-        return dx.EpsilonGreedy(qvalues, exploration).sample_and_log_prob(seed=key)
+        return epsilon_greedy(key, qvalues, exploration)
 
     return explore_fn
 
@@ -293,12 +293,7 @@ class DQN(OffPolicyAgent):
         )
 
     def select_action(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the actions of the highest value, the first of equals.
-
-        Where a value is not finite the action is -1, which no environment takes.
-        """
+        """Returns the actions of the highest value, the first of equals."""
         qvalue = self.state.qvalue
-        qvalues = qvalue.apply_fn(qvalue.params, observation)
-        finite = jnp.isfinite(qvalues).all(axis=-1)
-        actions = jnp.where(finite, jnp.argmax(qvalues, axis=-1), -1)
+        actions = greedy(qvalue.apply_fn(qvalue.params, observation))
         return actions, jnp.zeros(actions.shape)

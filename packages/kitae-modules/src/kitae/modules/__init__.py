@@ -8,6 +8,7 @@ from kitae.modules.encoders import (
     VectorEncoder,
     encoder_factory,
 )
+from kitae.modules.exploration import epsilon_greedy, greedy
 from kitae.modules.modules import init_params
 from kitae.modules.optimizer import make_optimizer
 from kitae.modules.pytree import AgentPyTree, TrainState
@@ -24,6 +25,8 @@ __all__ = [
     "TrainState",
     "VectorEncoder",
     "encoder_factory",
+    "epsilon_greedy",
+    "greedy",
     "init_params",
     "make_optimizer",
     "qvalue_factory",
