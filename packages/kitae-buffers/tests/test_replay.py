@@ -187,6 +187,8 @@ def test_six_positional_fields_make_an_experience():
     replay = uniform_replay(1, N_ENVS, 8)
     state = replay.add(replay.init(EXAMPLE), rows)
     assert not replay.sample(state, jax.random.key(0)).truncated.any()
+    compiled = jax.jit(replay.add)(replay.init(EXAMPLE), rows)
+    assert compiled.data.truncated.tolist() == [[False] * N_ENVS]
 
 
 def test_vmaps_over_seeds():

@@ -35,7 +35,7 @@ def empty_like(row: Any, capacity: int, n_envs: int) -> Any:
 def checked_rows(rows: Any, data: Any) -> Any:
     """Returns `rows` as arrays `[n_envs, ...]` that fit `data` `[time, n_envs, ...]`.
 
-    A Python scalar stands for a whole column.
+    A scalar stands for a whole column.
 
     Raises:
         ValueError: The structure, a shape or a dtype differs; the leaf is named.
@@ -46,6 +46,8 @@ def checked_rows(rows: Any, data: Any) -> Any:
         if isinstance(leaf, bool | int | float):
             return jnp.full(column.shape[1:], leaf, column.dtype)
         leaf = jnp.asarray(leaf)
+        if leaf.shape == () and leaf.dtype == column.dtype:
+            return jnp.full(column.shape[1:], leaf)  # such a scalar, passed through jit
         if leaf.shape != column.shape[1:] or leaf.dtype != column.dtype:
             raise ValueError(
                 f"{name} must be {column.dtype}{list(column.shape[1:])} "

@@ -1,0 +1,34 @@
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _inside_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def root():
+    return ROOT
+
+
+@pytest.fixture
+def run_page(tmp_path):
+    """Runs the Python of a Markdown page as one program, and returns its names."""
+
+    def run(page, changes=()):
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
+        program = "\n".join(blocks)
+        for old, new in changes:
+            assert old in program, f"{page} has no {old!r} to replace"
+            program = program.replace(old, new)
+        script = tmp_path / f"{page.stem}.py"
+        script.write_text(program, encoding="utf-8")
+        return runpy.run_path(str(script))
+
+    return run

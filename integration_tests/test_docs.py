@@ -1,0 +1,69 @@
+"""Every code block of README and docs runs as it stands."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("packages/*/README.md")),
+]
+# The page's own numbers make a training of half a minute: see test_tutorial.py.
+SHORTENED = {"custom-agents.md": [("5*10**5", "5_000")]}
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_blocks_run(page, run_page):
+    assert "```python" in page.read_text("utf-8")
+    run_page(page, SHORTENED.get(page.name, []))
+
+
+def shell_commands():
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.S):
+            for line in block.splitlines():
+                yield pytest.param(
+                    line.split("#")[0].strip(), id=f"{page.name}: {line}"
+                )
+
+
+@pytest.mark.parametrize("command", list(shell_commands()))
+def test_shell_commands_name_what_exists(command):
+    """They take minutes, or an index: so it is checked that there is such a thing."""
+    match command.split():
+        case ["tools/hatch", "run", script, *_]:
+            envs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
+                "hatch"
+            ]["envs"]
+            env, _, name = script.rpartition(":")
+            assert name in envs[env or "default"]["scripts"]
+        case ["pip", "install", *requirements]:
+            packages = {path.name for path in (ROOT / "packages").iterdir()}
+            for requirement in requirements:
+                if not requirement.startswith("-"):
+                    name = re.match(r'"?([a-z-]+)', requirement).group(1)
+                    assert name in packages | {"distrax"}
+        case ["kitae", "train", "dqn", *options]:
+            result = subprocess.run(
+                ["kitae", "train", "--help"], capture_output=True, text=True, check=True
+            )
+            for option in options[::2]:
+                assert option in result.stdout
+        case _:
+            pytest.fail(f"nobody knows how to check {command!r}")
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"

@@ -1,0 +1,88 @@
+"""The page on custom agents, as it stands."""
+
+import re
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import kitae.config as cfg
+
+
+@pytest.fixture
+def tutorial(root, run_page):
+    def run(n_env_steps="2_000", seed=0):
+        return run_page(
+            root / "docs" / "custom-agents.md",
+            [
+                ("5*10**5", n_env_steps),
+                ("SEED = 0", f"SEED = {seed}"),
+                ("dqn.train(", "history = dqn.train("),
+            ],
+        )
+
+    return run
+
+
+def test_trains_with_its_own_config(tutorial):
+    page = tutorial()
+    history, agent = page["history"], page["dqn"]
+    assert 2_000 <= history.env_steps < 2_016
+    # Learning begins with one batch of 256: after 16 vector steps of 16. A reset
+    # takes a vector step that is no transition, so there are some more of them.
+    assert history.updates >= 125 - 16
+    assert agent.memory.data.reward.shape == (64, 16)
+    assert agent.evaluate(page["env"], 5).shape == (5,)
+
+
+def test_learns(tutorial):
+    """At a fifth of its length already far above chance, which is 22."""
+    page = tutorial(n_env_steps="100_000")
+    returns = page["history"].episode_return
+    ends = page["history"].episode_env_step
+    assert returns[ends > 80_000].mean() > 120
+
+
+def test_the_page_says_what_it_trains(root):
+    page = (root / "docs" / "custom-agents.md").read_text()
+    for number in ("learning_rate=0.0003", "max_buffer_size=64", "batch_size=256"):
+        assert number in page
+    assert len(re.findall(r"^def .*_factory\(", page, re.M)) == 4
+
+
+def test_explores_and_selects_by_hand(tutorial):
+    page = tutorial()
+    agent = page["dqn"]
+    observation, _ = page["env"].reset(seed=0)
+    actions, log_probs = agent.explore(observation)
+    assert actions.shape == log_probs.shape == (16,)
+    best, _ = agent.select_action(observation)
+    again, _ = agent.select_action(observation)
+    assert best.tolist() == again.tolist()
+
+
+def test_the_class_trains_on_other_environments(tutorial):
+    page = tutorial()
+    env = gym.make_vec("Acrobot-v1", num_envs=4, vectorization_mode="sync")
+    config = page["algo_config"]
+    env_cfg = cfg.EnvConfig(
+        "Acrobot-v1", env.single_observation_space, env.single_action_space, 4
+    )
+    agent = page["DQN"](
+        "acrobot",
+        cfg.AlgoConfig(
+            1, config.algo_params, config.update_cfg, config.train_cfg, env_cfg
+        ),
+    )
+    history = agent.train(env, 1_200)
+    assert history.updates == 300 - 64
+    assert np.isfinite(agent.evaluate(env, 2)).all()
+    env.close()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_seed_is_the_same_run(tutorial, seed):
+    first = tutorial(seed=seed)["history"]
+    second = tutorial(seed=seed)["history"]
+    np.testing.assert_array_equal(first.episode_return, second.episode_return)
+    np.testing.assert_array_equal(first.episode_env_step, second.episode_env_step)

@@ -1,0 +1,132 @@
+"""Training speed on Gymnasium environments, beside Stable-Baselines3 in one run.
+
+The tutorial's problem: CartPole-v1, 16 environments, a 64-64 network, and one gradient
+update on 256 transitions at every vector step. Both sides train for a while first (to
+compile, and to fill their replay), then take turns; the medians of the turns and their
+ratio are printed. Ratios within one run mean something, steps per second on a busy
+machine do not.
+
+    hatch run bench:host
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+N_ENVS, BATCH_SIZE, BUFFER_STEPS = 16, 256, 6_250
+LEARNING_RATE = 3e-4
+
+Train = Callable[[int], None]
+
+
+def kitae_trainer() -> Train:
+    """Makes `train(n_env_steps)` of Kitae's DQN."""
+    import kitae.config as cfg
+    from kitae.algos import DQN, DQNParams
+    from kitae.envs.make import make_vec_env
+
+    env = make_vec_env("CartPole-v1", N_ENVS)
+    config = cfg.AlgoConfig(
+        seed=0,
+        algo_params=DQNParams(
+            hidden_sizes=(64, 64), target_update_period=100, exploration_initial=0.1
+        ),
+        update_cfg=cfg.UpdateConfig(
+            learning_rate=LEARNING_RATE,
+            max_grad_norm=10.0,
+            max_buffer_size=BUFFER_STEPS,
+            batch_size=BATCH_SIZE,
+        ),
+        train_cfg=cfg.TrainConfig(n_env_steps=10**6),
+        env_cfg=cfg.EnvConfig(
+            "CartPole-v1",
+            env.single_observation_space,
+            env.single_action_space,
+            N_ENVS,
+        ),
+    )
+    agent = DQN("bench", config)
+    return lambda n_env_steps: agent.train(env, n_env_steps) and None
+
+
+def sb3_trainer() -> Train:
+    """Makes `train(n_env_steps)` of Stable-Baselines3's DQN, with the same work."""
+    import torch
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    agent = DQN(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=N_ENVS),
+        learning_rate=LEARNING_RATE,
+        buffer_size=BUFFER_STEPS * N_ENVS,
+        learning_starts=BATCH_SIZE,
+        batch_size=BATCH_SIZE,
+        train_freq=1,
+        gradient_steps=1,
+        target_update_interval=100 * N_ENVS,
+        exploration_initial_eps=0.1,
+        exploration_final_eps=0.05,
+        max_grad_norm=10.0,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
+    return lambda n_env_steps: (
+        agent.learn(n_env_steps, reset_num_timesteps=False, log_interval=None) and None
+    )
+
+
+def steps_per_second(train: Train, n_env_steps: int) -> float:
+    """Times one turn."""
+    start = time.perf_counter()
+    train(n_env_steps)
+    return n_env_steps / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Runs both sides in turns and prints medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--kitae-steps", type=int, default=80_000, help="in each turn")
+    parser.add_argument("--peer-steps", type=int, default=20_000, help="in each turn")
+    parser.add_argument("--json", help="also write the figures to this file")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        sides = {
+            "kitae DQN": (kitae_trainer(), arguments.kitae_steps),
+            "stable-baselines3 DQN": (sb3_trainer(), arguments.peer_steps),
+        }
+        for train, _ in sides.values():
+            train(10_000)
+        speeds: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(arguments.turns):
+            for name, (train, n_env_steps) in sides.items():
+                speeds[name].append(steps_per_second(train, n_env_steps))
+
+    ours, theirs = speeds.values()
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    print(f"CartPole-v1, {N_ENVS} environments, an update of {BATCH_SIZE} per step")
+    for name, values in speeds.items():
+        print(
+            f"{name:24} {statistics.median(values):9,.0f} steps/s "
+            f"({min(values):,.0f} to {max(values):,.0f})"
+        )
+    print(
+        f"{'ratio':24} {statistics.median(ratios):9.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}), {arguments.turns} turns"
+    )
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({"steps_per_second": speeds, "ratio": ratios}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Builds each package and proves that its wheel works alone, outside this tree.
+
+    tools/hatch run dist:wheels [--only kitae-core]
+
+For each package: its sdist, and its wheel built from that sdist, go into `dist/`; the
+wheel is opened and compared with the package's folder and pyproject; then a new
+virtual environment outside the tree gets that wheel, with nothing of ours in reach
+but the other wheels, and imports every module of it. The first failure ends the run.
+"""
+
+import argparse
+import email
+import email.message
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from check_namespace import NAMESPACE, ROOT, Package, read_packages, siblings, sources
+from packaging.requirements import Requirement
+
+# Runs in the new environment. `-I` keeps PYTHONPATH and the current folder out of it.
+PROBE = """
+import importlib, json, sys, sysconfig
+from importlib import metadata
+
+name, *modules = sys.argv[1:]
+for module in modules:
+    importlib.import_module(module)
+for entry_point in metadata.distribution(name).entry_points:
+    entry_point.load()
+found = [distribution.metadata["Name"] for distribution in metadata.distributions()]
+print(json.dumps([sysconfig.get_path("purelib"), found]))
+"""
+UV = (sys.executable, "-m", "uv")
+
+
+class Refused(Exception):
+    """A package is not fit to be published; the message says why."""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command and returns what it printed; Refused unless it exits with 0."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode:
+        shown = " ".join(str(part) for part in command[1:5])
+        tail = (done.stdout + done.stderr).strip().splitlines()[-25:]
+        raise Refused("\n".join([f"`{shown} …` exits with {done.returncode}", *tail]))
+    return done.stdout
+
+
+def needed(package: Package, packages: list[Package]) -> list[Package]:
+    """The part of `packages` that is installed with one of them, itself included."""
+    names = {package.name}
+    while True:
+        group = [other for other in packages if other.name in names]
+        wider = names.union(*(siblings(other, packages) for other in group))
+        if wider == names:
+            return group
+        names = wider
+
+
+def stem(package: Package) -> str:
+    """How the package's name begins its files, such as `kitae_core`."""
+    return package.name.replace("-", "_")
+
+
+def build(package: Package, dist: Path) -> Path:
+    """Builds a package's sdist and, from that, its wheel; returns the wheel."""
+    # What is left of an earlier build could be installed in place of this one.
+    for old in dist.glob(f"{stem(package)}-*"):
+        old.unlink()
+    run(*UV, "build", "--quiet", "--out-dir", dist, package.path, cwd=package.path)
+    built = sorted(dist.glob(f"{stem(package)}-*"), key=lambda path: path.suffix)
+    if [path.suffix for path in built] != [".gz", ".whl"]:
+        raise Refused(f"its build leaves {built}, not one sdist and one wheel")
+    return built[1]
+
+
+def check_files(package: Package, found: set[str]) -> None:
+    """Refuses a wheel whose files, less its metadata, are not the package's own."""
+    src = package.path / "src"
+    folders = [package.namespace / name for name in package.owned]
+    paths = [path for folder in folders for path in sources(folder)]
+    expected = {path.relative_to(src).as_posix() for path in paths}
+    expected |= {f"{NAMESPACE}/{name}/py.typed" for name in package.owned}
+    if foreign := sorted(found - expected):
+        raise Refused(f"its wheel ships what is not its own: {', '.join(foreign)}")
+    if missing := sorted(expected - found):
+        raise Refused(f"its wheel lacks {', '.join(missing)}")
+
+
+def expected_requirements(project: dict) -> set[Requirement]:
+    """What a wheel's metadata must require, the extras included."""
+    lines = list(project.get("dependencies", []))
+    for extra, required in project.get("optional-dependencies", {}).items():
+        for line in required:
+            name, _, marker = line.partition(";")
+            both = f"({marker}) and " if marker else ""
+            lines.append(f"{name}; {both}extra == '{extra}'")
+    return {Requirement(line) for line in lines}
+
+
+def check_metadata(package: Package, metadata: email.message.Message) -> None:
+    """Refuses a wheel's METADATA where it says something else than the pyproject."""
+    project = package.pyproject["project"]
+    readme = (package.path / project["readme"]).read_text(encoding="utf-8")
+    body = metadata.get_payload(decode=True)
+    required = {Requirement(line) for line in metadata.get_all("Requires-Dist") or []}
+    pairs = {
+        "name": (metadata["Name"], package.name),
+        "version": (metadata["Version"], project["version"]),
+        "license": (metadata["License-Expression"], project["license"]),
+        "license-files": (metadata.get_all("License-File"), project["license-files"]),
+        "readme": (body.decode().strip(), readme.strip()),
+    }
+    for field, (found, expected) in pairs.items():
+        if found != expected:
+            raise Refused(f"its wheel's {field} is {found!r}, not {expected!r}")
+    if wrong := required ^ expected_requirements(project):
+        shown = ", ".join(sorted(str(requirement) for requirement in wrong))
+        raise Refused(f"its wheel and its pyproject do not both require {shown}")
+
+
+def inspect(package: Package, wheel: Path) -> list[str]:
+    """Opens a wheel and compares it with the package that it was built from.
+
+    Args:
+        package: the package.
+        wheel: its wheel.
+
+    Returns:
+        The files that it installs, less its metadata.
+
+    Raises:
+        Refused: a file too many or too few, or metadata that is not the pyproject's.
+    """
+    project = package.pyproject["project"]
+    info = f"{stem(package)}-{project['version']}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        files = [name for name in names if not name.startswith(f"{info}/")]
+        check_files(package, set(files))
+        licenses = {n: f"{info}/licenses/{n}" for n in project["license-files"]}
+        for name in (f"{info}/METADATA", *licenses.values()):
+            if name not in names:
+                raise Refused(f"its wheel lacks {name}")
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        check_metadata(package, metadata)
+        for name, stored in licenses.items():
+            if archive.read(stored) != (package.path / name).read_bytes():
+                raise Refused(f"its wheel's {stored} is not the package's {name}")
+    return files
+
+
+def check_disjoint(files: dict[str, list[str]]) -> None:
+    """Refuses two wheels, given as what each package's installs, that share a file."""
+    owner: dict[str, str] = {}
+    for name, shipped in files.items():
+        for file in shipped:
+            if owner.setdefault(file, name) != name:
+                raise Refused(f"{owner[file]} and {name} both ship {file}")
+
+
+def modules_of(files: list[str]) -> list[str]:
+    """The modules among a wheel's files, less the `__main__` that would run."""
+    names = [file[:-3].replace("/", ".") for file in files if file.endswith(".py")]
+    return sorted(n.removesuffix(".__init__") for n in names if "__main__" not in n)
+
+
+def check_same(site: Path, wheel: Path) -> None:
+    """Refuses an installation whose modules are not those of the wheel just built."""
+    with zipfile.ZipFile(wheel) as archive:
+        for file in archive.namelist():
+            there, text = site / file, archive.read(file)
+            same = there.is_file() and there.read_bytes() == text
+            if file.startswith(f"{NAMESPACE}/") and not same:
+                raise Refused(f"{file} was not installed from {wheel.name}")
+
+
+def check_alone(
+    package: Package, group: list[Package], wheels: dict[str, Path], folder: Path
+) -> str:
+    """Installs a package's wheel in a new environment and imports all of it.
+
+    Args:
+        package: the package to try.
+        group: it and the siblings that it needs: what must be installed of ours.
+        wheels: the wheels just built, by the package's name.
+        folder: a folder outside the tree; a second package that is tried in the same
+            one is spared the compiling of jax to byte code.
+
+    Returns:
+        What was done, in words.
+    """
+    wheel, venv = wheels[package.name], folder / "venv"
+    run(*UV, "venv", "-q", "--clear", "--python", sys.executable, venv, cwd=folder)
+    python = venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    # Without the refresh, uv may take a sibling of the same version from its cache.
+    fresh = [f"--refresh-package={other.name}" for other in group]
+    pip = (*UV, "pip", "install", "--quiet", "--python", python, *fresh)
+    run(*pip, "--find-links", wheel.parent, wheel, cwd=folder)
+    modules = modules_of(inspect(package, wheel))
+    options = ("-I", "-W", "error::ImportWarning", "-X", f"pycache_prefix={folder}/pyc")
+    printed = run(python, *options, "-c", PROBE, package.name, *modules, cwd=folder)
+    site, found = json.loads(printed.splitlines()[-1])
+    ours = {name for name in found if name.startswith(NAMESPACE)} - {package.name}
+    beside = {other.name for other in group} - {package.name}
+    if ours != beside:
+        raise Refused(f"it comes with {sorted(ours)} of ours, not {sorted(beside)}")
+    for other in group:
+        check_same(Path(site), wheels[other.name])
+    shown = ", ".join(sorted(beside)) or "none"
+    return f"{len(modules)} modules imported; siblings installed: {shown}"
+
+
+def main() -> int:
+    """Runs the build, the inspection and the installations from the command line."""
+    packages = {package.name: package for package in read_packages(ROOT)}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=packages, help="try this package alone")
+    only = parser.parse_args().only
+    everything = list(packages.values())
+    chosen = [package for package in everything if only in (None, package.name)]
+    groups = {package.name: needed(package, everything) for package in chosen}
+    start, current = time.perf_counter(), ""
+    wheels: dict[str, Path] = {}
+    files: dict[str, list[str]] = {}
+    try:
+        for current in dict.fromkeys(p.name for g in groups.values() for p in g):
+            wheels[current] = build(packages[current], ROOT / "dist")
+            files[current] = inspect(packages[current], wheels[current])
+        check_disjoint(files)
+        with tempfile.TemporaryDirectory(prefix="kitae-wheels-") as folder:
+            for current, group in groups.items():
+                done = check_alone(packages[current], group, wheels, Path(folder))
+                print(f"{current}: {done}", flush=True)
+    except Refused as error:
+        print(f"{current}: {error}", file=sys.stderr)
+        return 1
+    seconds = time.perf_counter() - start
+    print(f"wheels: {len(wheels)} built, {len(groups)} work alone, {seconds:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
