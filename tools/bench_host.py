@@ -1,19 +1,20 @@
 """Training speed on Gymnasium environments, beside Stable-Baselines3 in one run.
 
 The tutorial's problem: CartPole-v1, 16 environments, a 64-64 network, and one gradient
-update on 256 transitions at every vector step. Both sides train for a while first (to
-compile, and to fill their replay), then take turns; the medians of the turns and their
-ratio are printed. Ratios within one run mean something, steps per second on a busy
-machine do not.
+update on 256 transitions at every vector step. Each side has a process of its own and
+trains for a while first (to compile, and to fill its replay); then they take turns of
+about equal time. The medians of the turns and their ratio are printed. Ratios within
+one run mean something, steps per second on a busy machine do not.
 
     hatch run bench:host
 """
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -83,33 +84,69 @@ def sb3_trainer() -> Train:
     )
 
 
-def steps_per_second(train: Train, n_env_steps: int) -> float:
-    """Times one turn."""
-    start = time.perf_counter()
-    train(n_env_steps)
-    return n_env_steps / (time.perf_counter() - start)
+TRAINERS = {"kitae": kitae_trainer, "stable-baselines3": sb3_trainer}
+
+
+class Side:
+    """One side in a process of its own, idle while the other has its turn."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        command = [sys.executable, __file__, "--side", name]
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def steps_per_second(self, n_env_steps: int) -> float:
+        """Times one turn."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(n_env_steps, file=self.process.stdin, flush=True)
+        return n_env_steps / float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(name: str) -> None:
+    """Trains for as many steps as each line of the input says; answers in seconds."""
+    train = TRAINERS[name]()
+    for line in sys.stdin:
+        start = time.perf_counter()
+        train(int(line))
+        print(time.perf_counter() - start, flush=True)
 
 
 def main() -> None:
     """Runs both sides in turns and prints medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--kitae-steps", type=int, default=80_000, help="in each turn")
-    parser.add_argument("--peer-steps", type=int, default=20_000, help="in each turn")
+    parser.add_argument("--seconds", type=float, default=6.0, help="a turn's length")
     parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--side", choices=TRAINERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.side:
+        serve(arguments.side)
+        return
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        sides = {
-            "kitae DQN": (kitae_trainer(), arguments.kitae_steps),
-            "stable-baselines3 DQN": (sb3_trainer(), arguments.peer_steps),
-        }
-        for train, _ in sides.values():
-            train(10_000)
-        speeds: dict[str, list[float]] = {name: [] for name in sides}
+    speeds: dict[str, list[float]] = {name: [] for name in TRAINERS}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {name: Side(name, folder) for name in TRAINERS}
+        steps = {}
+        for name, side in sides.items():
+            side.steps_per_second(10_000)
+            steps[name] = int(side.steps_per_second(20_000) * arguments.seconds)
         for _ in range(arguments.turns):
-            for name, (train, n_env_steps) in sides.items():
-                speeds[name].append(steps_per_second(train, n_env_steps))
+            for name, side in sides.items():
+                speeds[name].append(side.steps_per_second(steps[name]))
+        for side in sides.values():
+            side.close()
 
     ours, theirs = speeds.values()
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]

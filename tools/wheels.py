@@ -108,14 +108,13 @@ def check_metadata(package: Package, metadata: email.message.Message) -> None:
     """Refuses a wheel's METADATA where it says something else than the pyproject."""
     project = package.pyproject["project"]
     readme = (package.path / project["readme"]).read_text(encoding="utf-8")
-    body = metadata.get_payload(decode=True)
     required = {Requirement(line) for line in metadata.get_all("Requires-Dist") or []}
     pairs = {
         "name": (metadata["Name"], package.name),
         "version": (metadata["Version"], project["version"]),
         "license": (metadata["License-Expression"], project["license"]),
         "license-files": (metadata.get_all("License-File"), project["license-files"]),
-        "readme": (body.decode().strip(), readme.strip()),
+        "readme": (metadata.get_payload(decode=True).decode().strip(), readme.strip()),
     }
     for field, (found, expected) in pairs.items():
         if found != expected:

@@ -151,6 +151,8 @@ def train_state_factory(
                 if update.learning_rate_annealing
                 else None,
                 max_grad_norm=update.max_grad_norm,
+                # One vector of moments is faster, where layers are small.
+                flatten=len(env.observation_space.shape) == 1,
             ),
         )
     )

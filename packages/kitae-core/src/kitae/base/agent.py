@@ -90,8 +90,9 @@ class BaseAgent(IAgent):
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
 
-        self.key = stream_key(config.seed, Stream.INTERACT)
-        self.learn_key = stream_key(config.seed, Stream.LEARN)
+        # Keys are held as plain numbers: typed ones take a slower way into a program.
+        self.key_data = jax.random.key_data(stream_key(config.seed, Stream.INTERACT))
+        self.learn_key = jax.random.key_data(stream_key(config.seed, Stream.LEARN))
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
         self._no_rows: Any = None
@@ -123,6 +124,15 @@ class BaseAgent(IAgent):
     @abstractmethod
     def _updates_each_time(self) -> int:
         """Gradient updates in one `learn`."""
+
+    @property
+    def key(self) -> jax.Array:
+        """The key that `interact_keys` draws from."""
+        return jax.random.wrap_key_data(self.key_data)
+
+    @key.setter
+    def key(self, key: jax.Array) -> None:
+        self.key_data = jax.random.key_data(key)
 
     def interact_keys(self, observation: Observation) -> Any:
         """Returns a fresh key to act with, or one by agent's name for several agents.
@@ -159,8 +169,10 @@ class BaseAgent(IAgent):
         ) -> tuple[State, Any, jax.Array, Info]:
             # A user's functions may assign to the state they are given: keep another.
             before = jax.tree.map(lambda leaf: leaf, state)
-            state, memory, key, info = learn(state, add(memory, rows, valid), key)
-            return same_leaves(state, before, "update_step"), memory, key, info
+            typed = jax.random.wrap_key_data(key)
+            state, memory, typed, info = learn(state, add(memory, rows, valid), typed)
+            state = same_leaves(state, before, "update_step")
+            return state, memory, jax.random.key_data(typed), info
 
         return jax.jit(add_and_learn, donate_argnums=(0, 1, 2))
 
@@ -267,7 +279,7 @@ class BaseAgent(IAgent):
         run_dir = Path(run_dir)
         saved = checkpoint.load(run_dir)
         self.state = saved.tree("state", self.state)
-        self.key = saved.tree("key", self.key)
+        self.key_data = saved.tree("key", self.key_data)
         self.learn_key = saved.tree("learn_key", self.learn_key)
         # The memory's shapes are known once the agent has acted: see _prepare.
         self.memory, self._pending, self._restored_memory = None, None, saved
@@ -316,7 +328,7 @@ class BaseAgent(IAgent):
             return
         n_envs = self.config.env_cfg.n_envs
         actions, log_probs, _ = self._act.shapes(
-            self.state, self.key, np.int32(self.step), observation
+            self.state, self.key_data, np.int32(self.step), observation
         )
         flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
         rows = self._rows(
@@ -339,7 +351,11 @@ class BaseAgent(IAgent):
         return self.experience_type(**{name: known[name] for name in names})
 
     def _saved_arrays(self) -> dict[str, Any]:
-        trees = {"state": self.state, "key": self.key, "learn_key": self.learn_key}
+        trees = {
+            "state": self.state,
+            "key": self.key_data,
+            "learn_key": self.learn_key,
+        }
         if self.memory is not None:
             trees["memory"] = self.memory
         return trees

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import gymnasium as gym
+import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -28,7 +29,8 @@ def evaluate(
     share[: n_episodes % n_envs] += 1
 
     seed = agent.config.seed if seed is None else seed
-    key, step = stream_key(seed, Stream.EVALUATE), device_step(agent.step)
+    key = jax.random.key_data(stream_key(seed, Stream.EVALUATE))
+    step = device_step(agent.step)
     statistics = EpisodeStatistics(n_envs)
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))

@@ -80,8 +80,8 @@ def train_on_host(
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
-            actions, log_probs, agent.key = agent._act(
-                agent.state, agent.key, device_step(agent.step), observation
+            actions, log_probs, agent.key_data = agent._act(
+                agent.state, agent.key_data, device_step(agent.step), observation
             )
             host_actions = np.asarray(actions)
             if agent.learns_while_env_steps:
@@ -98,7 +98,7 @@ def train_on_host(
             )
             agent._pending = (rows, step.valid)
             observation = step.observation
-            before, after = agent.step, agent.step + int(step.valid.sum())
+            before, after = agent.step, agent.step + int(np.count_nonzero(step.valid))
             agent.step = after
             agent.iteration += 1
             agent.rows += step.valid

@@ -33,9 +33,9 @@ def off_policy_learn(
         the mean over the epochs.
     """
 
-    def epoch(carry: tuple[State, Any], key: jax.Array) -> tuple[Any, Info]:
+    def epoch(carry: tuple[State, Any], keys: jax.Array) -> tuple[Any, Info]:
         state, memory = carry
-        sample_key, process_key, update_key = jax.random.split(key, 3)
+        sample_key, process_key, update_key = keys
         experience = sample(memory, sample_key)
         processed = process_experience(state, process_key, experience)
         state, info = update_step(state, update_key, processed)
@@ -44,12 +44,13 @@ def off_policy_learn(
     def learn(
         state: State, memory: Any, key: jax.Array
     ) -> tuple[State, Any, jax.Array, Info]:
-        key, epochs_key = jax.random.split(key)
+        # One split for all: each call of the generator costs more than a sample.
+        keys = jax.random.split(key, 1 + 3 * n_epochs)
+        key, epochs = keys[0], keys[1:].reshape(n_epochs, 3)
         if n_epochs == 1:
-            (state, memory), info = epoch((state, memory), epochs_key)
+            (state, memory), info = epoch((state, memory), epochs[0])
         else:
-            keys = jax.random.split(epochs_key, n_epochs)
-            (state, memory), infos = jax.lax.scan(epoch, (state, memory), keys)
+            (state, memory), infos = jax.lax.scan(epoch, (state, memory), epochs)
             info = jax.tree.map(jnp.mean, infos)
         return state, memory, key, info
 

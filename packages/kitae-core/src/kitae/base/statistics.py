@@ -54,9 +54,11 @@ class EpisodeStatistics:
             step: What the environments gave.
             env_steps: The agent's environment steps, this one's included.
         """
-        self._return += np.where(step.valid, step.reward, 0.0)
+        self._return += step.reward * step.valid
         self._length += step.valid
         ended = (step.terminated | step.truncated) & step.valid
+        if not ended.any():
+            return
         for env in np.flatnonzero(ended):
             self.returns.append(float(self._return[env]))
             self.lengths.append(int(self._length[env]))

@@ -15,7 +15,7 @@ UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
 
 class ActFn:
-    """`act(state, key, step, observation) -> (actions, log_probs, key)`, compiled.
+    """`act(state, key_data, step, observation) -> (actions, log_probs, key_data)`.
 
     A method such as `explore` reads `self.state`, `self.step` and, through
     `interact_keys`, `self.key`. It is called on a shallow copy of the agent that
@@ -38,32 +38,34 @@ class ActFn:
         self._traceable = True
 
     def __call__(
-        self, state: Any, key: jax.Array, step: Any, observation: Any
+        self, state: Any, key_data: jax.Array, step: Any, observation: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Acts once."""
         if self._traceable:
             try:
-                return self._compiled(state, key, step, observation)
+                return self._compiled(state, key_data, step, observation)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self._pure(state, key, step, observation)
+        return self._pure(state, key_data, step, observation)
 
-    def shapes(self, state: Any, key: jax.Array, step: Any, observation: Any) -> Any:
+    def shapes(
+        self, state: Any, key_data: jax.Array, step: Any, observation: Any
+    ) -> Any:
         """Returns what a call would, as shapes and dtypes."""
         if self._traceable:
             try:
-                return self._compiled.eval_shape(state, key, step, observation)
+                return self._compiled.eval_shape(state, key_data, step, observation)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self._pure(state, key, step, observation)
+        return self._pure(state, key_data, step, observation)
 
     def _pure(
-        self, state: Any, key: jax.Array, step: Any, observation: Any
+        self, state: Any, key_data: jax.Array, step: Any, observation: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         twin = copy.copy(self._agent)
-        twin.state, twin.key, twin.step = state, key, step
+        twin.state, twin.key_data, twin.step = state, key_data, step
         actions, log_probs = getattr(twin, self._name)(observation)
-        return firm(actions), firm(log_probs), twin.key
+        return firm(actions), firm(log_probs), twin.key_data
 
     def _give_up(self, error: Exception) -> None:
         self._traceable = False

@@ -59,11 +59,13 @@ def epsilon_greedy(
             f"epsilon must be a number or of shape {list(rows)}, as qvalues without "
             f"its last axis, got {list(epsilon.shape)}"
         )
-    coin_key, action_key = jax.random.split(key)
     best = greedy(qvalues)
-    coin = jax.random.uniform(coin_key, rows, qvalues.dtype) < epsilon
-    anything = jax.random.randint(action_key, rows, 0, n_actions, jnp.int32)
-    actions = jnp.where(coin & (best >= 0), anything, best)
+    # One draw for both: each call of the generator costs more than a small network.
+    coin, choice = jax.random.uniform(key, (2, *rows), qvalues.dtype)
+    anything = jnp.floor(choice * n_actions).astype(jnp.int32)
+    # Close below 1, the product may round up to n_actions.
+    anything = jnp.minimum(anything, n_actions - 1)
+    actions = jnp.where((coin < epsilon) & (best >= 0), anything, best)
     at_random = epsilon / n_actions
     probs = jnp.where(actions == best, at_random + (1.0 - epsilon), at_random)
     return actions, jnp.log(probs)
