@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kitae.base import checkpoint
 from kitae.base.run_dir import checked_run_name
+from kitae.envs import make_vec_env
 
 
 def rows_of(path):
@@ -68,6 +69,15 @@ def test_a_second_run_of_one_name_gets_a_directory_of_its_own(world):
         agent = world.make_agent(env, "again")
         agent.train(env, 20)
         assert agent.run_dir == Path("runs", expected)
+
+
+def test_videos_and_metrics_of_a_run_share_its_directory(world):
+    env = make_vec_env("CartPole-v1", 2, capture_video=True, run_name="filmed")
+    agent = world.make_agent(env, "filmed")
+    agent.train(env, 20)
+    env.close()
+    assert [p.name for p in Path("runs").iterdir()] == ["filmed"]
+    assert {"videos", "config.json"} <= {p.name for p in agent.run_dir.iterdir()}
 
 
 def test_training_on_stays_in_the_directory_and_appends(world):

@@ -57,15 +57,15 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
         The directory.
     """
     wanted = runs_root() / run_name
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    run_dir, copy = wanted, 1
+    content, run_dir, copy = config_to_json(config), wanted, 1
     while True:
+        run_dir.mkdir(parents=True, exist_ok=True)
         try:
-            # The one call that fails for all but one of two runs at the same moment.
-            run_dir.mkdir()
-            break
+            # Who makes this file has the directory: of two runs at the same moment one.
+            # The directory itself may be there before, for the videos of environments.
+            with (run_dir / "config.json").open("x", encoding="utf-8") as file:
+                file.write(content)
+            return run_dir
         except FileExistsError:
             copy += 1
             run_dir = wanted.with_name(f"{wanted.name}-{copy}")
-    (run_dir / "config.json").write_text(config_to_json(config), encoding="utf-8")
-    return run_dir
