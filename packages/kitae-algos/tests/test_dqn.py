@@ -144,7 +144,7 @@ def test_the_rate_reaches_its_end_with_the_last_update(make_config):
     agent = DQN("annealed", config)
     # 500 steps are 167 vector steps; updates fall before every second one.
     values, updates = [], []
-    for n_env_steps in (492, 6, 6):
+    for n_env_steps in (492, 6, 2):
         agent.train(env, n_env_steps)
         values.append(qvalues(agent, jnp.zeros((1, 1))).tolist())
         updates.append(agent.updates)

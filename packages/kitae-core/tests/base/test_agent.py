@@ -49,7 +49,9 @@ def test_a_batch_larger_than_the_replay_is_refused_at_once(world):
         world.make_agent(world.count_envs(), max_buffer_size=4, batch_size=9)
 
 
-@pytest.mark.parametrize("change", [{"start_step": 100}, {"batch_size": 100}])
+@pytest.mark.parametrize(
+    "change", [{"start_step": 100}, {"batch_size": 100}, {"skip_steps": 50}]
+)
 def test_a_run_that_ends_before_its_first_update_is_refused_at_once(world, change):
     with pytest.raises(
         ValueError, match="n_env_steps = 100 ends before the first update"

@@ -47,6 +47,20 @@ def make(world, env, **changes):
     return Watches("run", config), seen
 
 
+def full_rollouts(spends_steps_on_resets):
+    """Counts by hand how often both columns of five are full within 40 transitions."""
+    columns, transitions, t, full = [0, 0], 0, 0, 0
+    while transitions < 40:
+        for env, length in enumerate((3, 4)):
+            if not spends_steps_on_resets or t % (length + 1) != length:
+                columns[env] += 1
+                transitions += 1
+        t += 1
+        if min(columns) >= 5:
+            columns, full = [0, 0], full + 1
+    return full
+
+
 def test_each_update_sees_one_whole_rollout_of_real_steps(world, autoreset_mode):
     env = world.count_envs((3, 4), autoreset_mode)
     agent, seen = make(world, env)
@@ -54,7 +68,7 @@ def test_each_update_sees_one_whole_rollout_of_real_steps(world, autoreset_mode)
     jax.effects_barrier()
     assert agent.algo_type is AlgoType.ON_POLICY
     assert history.updates == len(seen) == int(agent.state["updates"])
-    assert len(seen) == {"NEXT_STEP": 3}.get(autoreset_mode.name, 3)
+    assert len(seen) == full_rollouts(autoreset_mode.name == "NEXT_STEP")
     for rollout in seen:
         assert rollout.shape == (5, 2, 1)
         steps = np.diff(rollout[:, :, 0], axis=0)
@@ -80,9 +94,20 @@ def test_updates_are_as_many_as_the_schedule_says(world, n_epochs, batch_size, e
         world, env, n_epochs=n_epochs, batch_size=batch_size, n_env_steps=31
     )
     agent.train(env, 31)
-    # Three rollouts of ten rows are full, and learnt from, before step 32.
+    # Three rollouts of ten rows are full, and learnt from, by step 32.
     assert int(agent.state["updates"]) == agent.updates == 3 * each
     assert on_policy_updates(agent.config) == 3 * each
+
+
+def test_a_rollout_does_not_run_across_a_new_start(world):
+    env = world.count_envs((30, 30))
+    agent, seen = make(world, env)
+    agent.train(env, 36)  # three rollouts of ten, and three steps each of a fourth
+    agent.train(env, 10)
+    jax.effects_barrier()
+    assert len(seen) == 4
+    for rollout in seen:
+        assert (np.diff(rollout[:, :, 0], axis=0) == 1).all()
 
 
 def test_every_row_is_seen_once_in_each_epoch(world):

@@ -3,9 +3,11 @@
 import csv
 import json
 import shutil
+import signal
 import unicodedata
 from pathlib import Path
 
+import gymnasium as gym
 import jax
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kitae.base import checkpoint
-from kitae.base.run_dir import checked_run_name
+from kitae.config.run_name import checked_run_name
 from kitae.envs import make_vec_env
 
 
@@ -202,6 +204,88 @@ def test_any_damage_to_any_file_is_refused_by_name(world):
                 agent.restore("runs/run")
         file.write_bytes(content)
     world.make_agent(world.count_envs()).restore("runs/run")
+
+
+def test_restoring_and_saving_loses_nothing(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 40)
+    other = world.make_agent(env)
+    other.restore("runs/run")
+    assert other.run_dir is None
+    other.run_dir = agent.run_dir
+    other.save()
+    third = world.make_agent(env, n_env_steps=200)
+    third.restore("runs/run")
+    assert third.memory.size.tolist() == [20, 20]
+    fresh = world.make_agent(env, "fresh")
+    fresh.save()
+    assert fresh.resume(env, 20).env_steps == 20
+
+
+def test_an_agent_resumes_its_own_run(world):
+    env = world.count_envs()
+    world.make_agent(env).train(env, 40)
+    second = world.make_agent(env)
+    second.train(env, 60)
+    second.resume(env, 80)
+    assert second.run_dir == Path("runs/run-2")
+    assert second.step == 80
+
+
+def test_a_refused_checkpoint_changes_nothing(world):
+    env = world.count_envs()
+    world.make_agent(env).train(env, 40)
+    longer = world.make_agent(env, max_buffer_size=60)
+    with pytest.raises(ValueError, match="memory"):
+        longer.resume(env, 80)
+    assert (longer.step, longer.updates, longer.run_dir) == (0, 0, None)
+    assert longer.state["value"].tolist() == [0.0]
+
+
+def test_ctrl_c_waits_for_the_step_and_leaves_the_agent_whole(world):
+    class Pressed(world.CountEnv):
+        def step(self, action):
+            if len(self.actions) in (10, 25):
+                signal.raise_signal(signal.SIGINT)
+            return super().step(action)
+
+    env = gym.vector.SyncVectorEnv([Pressed] * 2, autoreset_mode="SameStep")
+    agent = world.make_agent(env)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        agent.train(env, 60)
+    # Both members asked at their eleventh step: the second time is not held back.
+    assert agent.step == 20
+    assert signal.getsignal(signal.SIGINT) is before
+    agent.save()
+    assert np.isfinite(float(agent.state["value"][0]))
+    agent.train(world.count_envs((3, 5)), 20)
+    assert agent.step == 40
+
+
+def test_ctrl_c_alone_finishes_the_step(world):
+    class Pressed(world.CountEnv):
+        def step(self, action):
+            if len(self.actions) == 10:
+                signal.raise_signal(signal.SIGINT)
+            return super().step(action)
+
+    env = gym.vector.SyncVectorEnv([Pressed], autoreset_mode="SameStep")
+    agent = world.make_agent(env)
+    with pytest.raises(KeyboardInterrupt):
+        agent.train(env, 60)
+    assert agent.step == 11
+    episodes = rows_of(agent.run_dir / "episodes.csv")
+    assert [row["env_step"] for row in episodes] == ["3", "6", "9"]
+
+
+def test_training_past_the_annealing_is_said(world):
+    env = world.count_envs()
+    agent = world.make_agent(env, n_env_steps=40, learning_rate_annealing=True)
+    agent.train(env, 40)
+    with pytest.warns(RuntimeWarning, match=r"ends at train_cfg\.n_env_steps = 40"):
+        agent.train(env, 10)
 
 
 def test_an_unfinished_checkpoint_is_not_one(world):

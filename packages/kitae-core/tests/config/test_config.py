@@ -200,6 +200,17 @@ def test_config_is_written_as_strict_json():
     assert parts["keys"]["spaces"][1]["nvec"] == [2, 3]
 
 
+def test_numbers_that_json_lacks_and_callables_are_written_by_name():
+    @dataclass
+    class Odd:
+        clip: float = math.inf
+        sizes: tuple = (np.float32(0.5), math.nan)
+        activation: object = abs
+
+    read = json.loads(config_to_json(config(algo_params=Odd())))["algo_params"]
+    assert read == {"clip": "inf", "sizes": [0.5, "nan"], "activation": "abs"}
+
+
 def test_a_space_that_cannot_be_written_is_named():
     with pytest.raises(TypeError, match=r"Text.*cannot be written as JSON"):
         space_to_json(spaces.Text(3))

@@ -1,4 +1,5 @@
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
@@ -110,6 +111,32 @@ def test_discrete_actions_are_shifted_by_start(world):
     env.reset(SEED)
     env.step(np.array([0, 1]))
     assert [member.actions for member in env.env.envs] == [[5], [6]]
+
+
+def test_several_discrete_actions_are_shifted_and_checked(world):
+    class Many(world.CountEnv):
+        action_space = MultiDiscrete([3, 4], start=[1, -1])
+
+    env = HostEnv(SyncVectorEnv([Many] * 2))
+    env.reset(SEED)
+    env.step(np.array([[2, 3], [0, 1]], np.int32))
+    assert env.env.envs[0].actions[0].tolist() == [3, 2]
+    with pytest.raises(ValueError, match=r"actions must be indices below \[3, 4\]"):
+        env.step(np.array([[2, 4], [0, 1]], np.int32))
+
+
+def test_an_environment_may_write_into_its_actions(world):
+    class Writes(world.CountEnv):
+        action_space = Box(-1, 1, (2,), np.float32)
+
+        def step(self, action):
+            action *= 2
+            return super().step(action)
+
+    env = HostEnv(SyncVectorEnv([Writes]))
+    env.reset(SEED)
+    env.step(np.asarray(jnp.ones((1, 2))))
+    assert env.env.envs[0].actions[0].tolist() == [2, 2]
 
 
 def test_other_spaces_take_actions_as_they_are(world):

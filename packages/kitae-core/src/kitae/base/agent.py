@@ -1,5 +1,6 @@
 """What every agent is given once its four functions are written."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -13,16 +14,18 @@ from gymnasium.vector import VectorEnv
 
 from kitae.base import checkpoint
 from kitae.base.evaluation import evaluate
-from kitae.base.host import train_on_host
+from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.pytrees import owned, same_leaves
-from kitae.base.run_dir import checked_run_name, new_run_dir, runs_root
+from kitae.base.run_dir import new_run_dir, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import History
 from kitae.base.tracing import ActFn
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
+from kitae.config.run_name import checked_run_name
+from kitae.envs.checks import checked_observation
 from kitae.types import ExploreFn, Info, Observation, State
 
 
@@ -101,7 +104,6 @@ class BaseAgent(IAgent):
         self.updates = 0
         self.rows = np.zeros(config.env_cfg.n_envs, np.int64)
         self.run_dir: Path | None = None
-        self._restored_memory: Any = None
 
     # --- What a subclass is made of -------------------------------------------------
 
@@ -205,10 +207,13 @@ class BaseAgent(IAgent):
         return self._train_until(env, self.step + n_env_steps)
 
     def resume(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
-        """Goes on from the last checkpoint of `runs/<run_name>/`.
+        """Goes on from the last checkpoint of the run.
 
-        Everything is restored: parameters, optimizer, replay, keys and counters. The
-        environment itself is reset, since Gymnasium has no way to save one.
+        That is the agent's own run, if it has trained, else `runs/<run_name>/`: where
+        `train` had to take another name, such as `<run_name>-2`, an agent of that name
+        resumes it. Everything is restored: parameters, optimizer, replay, keys and
+        counters. The environment itself is reset, since Gymnasium has no way to save
+        one.
 
         Args:
             env: As for `train`.
@@ -219,10 +224,13 @@ class BaseAgent(IAgent):
 
         Raises:
             FileNotFoundError: The run has no checkpoint.
-            ValueError: The checkpoint is damaged or is another agent's.
+            ValueError: The checkpoint is damaged, or holds other shapes or dtypes than
+                this agent.
         """
         check_int("n_env_steps", n_env_steps, 1)
-        self.restore(runs_root() / self.run_name)
+        run_dir = self.run_dir or runs_root() / self.run_name
+        self.restore(run_dir)
+        self.run_dir = run_dir
         return self._train_until(env, n_env_steps)
 
     def evaluate(
@@ -257,6 +265,7 @@ class BaseAgent(IAgent):
             The checkpoint's directory, `<run_dir>/checkpoints/<step>`.
         """
         run_dir = self._own_run_dir()
+        self._prepare()
         self._take_in(update=False)
         counters = {
             "step": self.step,
@@ -270,23 +279,24 @@ class BaseAgent(IAgent):
         """Takes over everything that the last checkpoint of `run_dir` holds.
 
         Args:
-            run_dir: A run's directory, whose config was this agent's.
+            run_dir: A run's directory; this agent goes on writing to its own.
 
         Raises:
             FileNotFoundError: The run has no checkpoint.
-            ValueError: The checkpoint is damaged or is another agent's.
+            ValueError: The checkpoint is damaged, or holds other shapes or dtypes than
+                this agent, which then stays as it is.
         """
-        run_dir = Path(run_dir)
-        saved = checkpoint.load(run_dir)
-        self.state = saved.tree("state", self.state)
-        self.key_data = saved.tree("key", self.key_data)
-        self.learn_key = saved.tree("learn_key", self.learn_key)
-        # The memory's shapes are known once the agent has acted: see _prepare.
-        self.memory, self._pending, self._restored_memory = None, None, saved
+        saved = checkpoint.load(Path(run_dir))
+        self._prepare()
+        arrays = {
+            name: saved.tree(name, tree) for name, tree in self._saved_arrays().items()
+        }
+        self.state, self.memory = arrays["state"], arrays["memory"]
+        self.key_data, self.learn_key = arrays["key"], arrays["learn_key"]
         counters = saved.counters
         self.step, self.iteration = counters["step"], counters["iteration"]
         self.updates, self.rows = counters["updates"], np.array(counters["rows"])
-        self.run_dir = run_dir
+        self._pending = None
 
     # --- What the loops call --------------------------------------------------------
 
@@ -314,6 +324,18 @@ class BaseAgent(IAgent):
                 f"env_cfg.n_agents = {self.config.env_cfg.n_agents}: only environments "
                 "of one agent can be trained on"
             )
+        train_cfg = self.config.train_cfg
+        if (
+            self.config.update_cfg.learning_rate_annealing
+            and n_env_steps > train_cfg.n_env_steps
+        ):
+            warnings.warn(
+                f"training goes on to {n_env_steps} environment steps, but "
+                "learning_rate_annealing ends at train_cfg.n_env_steps = "
+                f"{train_cfg.n_env_steps}: the rate stays at its end from there on",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return train_on_host(self, env, n_env_steps)
 
     def _own_run_dir(self) -> Path:
@@ -321,28 +343,35 @@ class BaseAgent(IAgent):
             self.run_dir = new_run_dir(self.run_name, self.config)
         return self.run_dir
 
-    def _prepare(self, observation: Observation) -> None:
-        """Owns the state's memory, and makes or fills the replay's."""
+    def _prepare(self) -> None:
+        """Owns the state's arrays, and makes the memory if there is none.
+
+        Its shapes are those of what the spaces and `explore` give.
+        """
         self.state = owned(self.state)
         if self.memory is not None:
             return
-        n_envs = self.config.env_cfg.n_envs
+        env_cfg, n_envs = self.config.env_cfg, self.config.env_cfg.n_envs
+        space = env_cfg.observation_space
+        empty = gym.vector.utils.create_empty_array(space, n_envs)
+        observation = checked_observation(empty, space, n_envs, step=0)
         actions, log_probs, _ = self._act.shapes(
-            self.state, self.key_data, np.int32(self.step), observation
+            self.state, self.key_data, device_step(self.step), observation
         )
         flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
         rows = self._rows(
             observation, actions, floats, flags, observation, log_probs, flags
         )
-        row = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
-        )
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
         self._no_rows = (nothing, flags)
+        row = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), nothing
+        )
         self.memory = self._storage().init(row)
-        if self._restored_memory is not None:
-            self.memory = self._restored_memory.tree("memory", self.memory)
-            self._restored_memory = None
+
+    def _begin(self) -> None:
+        """Makes ready for a training: the environments are about to be reset."""
+        self._prepare()
 
     def _rows(self, *fields: Any) -> Any:
         """Builds the rows to store from all the fields of `Experience`."""
@@ -351,14 +380,12 @@ class BaseAgent(IAgent):
         return self.experience_type(**{name: known[name] for name in names})
 
     def _saved_arrays(self) -> dict[str, Any]:
-        trees = {
+        return {
             "state": self.state,
             "key": self.key_data,
             "learn_key": self.learn_key,
+            "memory": self.memory,
         }
-        if self.memory is not None:
-            trees["memory"] = self.memory
-        return trees
 
 
 def _checked_experience_type(experience_type: Any) -> Any:

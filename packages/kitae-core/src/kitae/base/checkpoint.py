@@ -64,10 +64,12 @@ def save(
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for name in [*_files(temporary), MANIFEST]:
         _fsync(temporary / name)
+    old = folder / f".{step}.old"
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(old)
     temporary.rename(final)
     _fsync(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return final
 
 

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from kitae.base.interrupts import held_back
 from kitae.base.report import Report
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
@@ -62,6 +63,9 @@ def train_on_host(
 
     Returns:
         What happened in this call.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the last step was finished first.
     """
     host_env = checked_env(agent, env)
     n_envs = agent.config.env_cfg.n_envs
@@ -74,9 +78,10 @@ def train_on_host(
     save_frequency = agent.config.train_cfg.save_frequency
 
     seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
+    agent._begin()
     observation = host_env.reset(seed)
-    agent._prepare(observation)
-    with Report(agent, statistics, n_env_steps) as report:
+    saved_at = -1
+    with Report(agent, statistics, n_env_steps) as report, held_back() as interrupt:
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
@@ -107,8 +112,14 @@ def train_on_host(
             if save_frequency > 0 and crossed(before, after, save_frequency):
                 report.check_finite()
                 agent.save()
+                saved_at = agent.step
+            interrupt.raise_if_pressed()
+        if not agent.learns_while_env_steps:
+            # Of the last rollout, which may be full by now.
+            report.after_update(agent._take_in(agent._update_due()))
     report.check_finite()
-    agent.save()
+    if saved_at != agent.step:
+        agent.save()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
 
 

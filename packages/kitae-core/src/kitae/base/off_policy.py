@@ -10,7 +10,7 @@ from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
 from kitae.buffer import uniform_replay
 from kitae.config import AlgoConfig
-from kitae.config.schedule import off_policy_due, warm_up
+from kitae.config.schedule import off_policy_due, off_policy_updates
 from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
 
 
@@ -81,11 +81,13 @@ class OffPolicyAgent(BaseAgent):
                 f"holds max_buffer_size * n_envs = {update.max_buffer_size} * {n_envs} "
                 f"= {capacity} transitions"
             )
-        if warm_up(config) >= config.train_cfg.n_env_steps:
+        if off_policy_updates(config) == 0:
             raise ValueError(
                 f"n_env_steps = {config.train_cfg.n_env_steps} ends before the first "
                 f"update, which waits for start_step = {config.start_step} and "
-                f"batch_size = {update.batch_size} environment steps"
+                f"batch_size = {update.batch_size} environment steps, and then falls "
+                f"on a multiple of skip_steps = {config.skip_steps} vector steps of "
+                f"n_envs = {n_envs}"
             )
 
     def _storage(self) -> Any:

@@ -68,8 +68,9 @@ def on_policy_learn(
 class OnPolicyAgent(BaseAgent):
     """Base of agents that learn from whole rollouts.
 
-    Each environment takes `max_buffer_size` steps; `process_experience` sees them
-    together as `[max_buffer_size, n_envs, ...]`; `update_step` then sees batches of
+    A training begins with an empty rollout. Each environment takes `max_buffer_size`
+    steps; `process_experience` sees them together as
+    `[max_buffer_size, n_envs, ...]`; `update_step` then sees batches of
     `batch_size` rows, `n_epochs` times over the shuffled rollout. `skip_steps` and
     `start_step` have no meaning here. See `kitae.base.BaseAgent` for the arguments.
 
@@ -116,6 +117,12 @@ class OnPolicyAgent(BaseAgent):
             update.n_epochs,
             update.batch_size,
         )
+
+    def _begin(self) -> None:
+        super()._begin()
+        # The environments start anew: a rollout must not run on across that.
+        self.memory, self._pending = self._storage().clear(self.memory), None
+        self.rows[:] = 0
 
     def _update_due(self) -> bool:
         # The host knows which rows it added: the device need not be asked.

@@ -77,14 +77,17 @@ class Report:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and self._last_step < self._agent.step:
-            self._write_row()
-        self._show()
-        self._progress.stop()
-        self._metrics.close()
-        self._episodes.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        try:
+            if kind is None and self._last_step < self._agent.step:
+                self._write_row()
+            self._write_episodes()
+            self._show()
+        finally:
+            self._progress.stop()
+            self._metrics.close()
+            self._episodes.close()
+            if self._tensorboard is not None:
+                self._tensorboard.close()
 
     def after_update(self, info: Info | None) -> None:
         """Takes note of an update's info, if there was an update."""
@@ -146,21 +149,25 @@ class Report:
             row["episode_length"] = float(np.mean(lengths))
         row |= values
         self._metrics.write([row])
+        self._write_episodes()
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                self._tensorboard.add_scalar(name, value, agent.step)
+        self._last_step, self._last_time = agent.step, now
+
+    def _write_episodes(self) -> None:
+        statistics, fresh = self._statistics, slice(self._written_episodes, None)
         self._episodes.write(
             dict(zip(EPISODE_COLUMNS, episode, strict=True))
             for episode in zip(
                 statistics.env_steps[fresh],
                 statistics.envs[fresh],
-                returns,
-                lengths,
+                statistics.returns[fresh],
+                statistics.lengths[fresh],
                 strict=True,
             )
         )
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, agent.step)
         self._written_episodes = len(statistics)
-        self._last_step, self._last_time = agent.step, now
 
     def _show(self) -> None:
         now, step = time.perf_counter(), self._agent.step

@@ -24,7 +24,8 @@ class ActFn:
     a subclass has set its own attributes.
 
     A method that cannot be traced (it converts an array to numpy, or branches on a
-    value) is called as it stands at every step, after one warning that names it.
+    value) is called as it stands at every step, on such a copy too, after one warning
+    that names it: what it assigns to `self` is lost in either case.
 
     Args:
         agent: Whose method.

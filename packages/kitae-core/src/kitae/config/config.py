@@ -37,7 +37,7 @@ class UpdateConfig:
     Attributes:
         learning_rate: Step size of the optimizer, above 0.
         learning_rate_annealing: Whether the rate falls linearly to 0 over the updates
-            of the run.
+            of `train_cfg.n_env_steps`; it stays 0 in a training that goes on.
         max_grad_norm: Gradients are scaled down to this global norm, above 0, before
             the optimizer sees them. None: not at all.
         max_buffer_size: Time steps kept per environment, at least 1: the replay holds

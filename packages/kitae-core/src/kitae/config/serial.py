@@ -48,11 +48,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if value is None or isinstance(value, bool | int | float | str):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return _finite_or_name(value)
+    if value is None or isinstance(value, bool | int | str):
         return value
     # A callable or another object is the caller's to pass again: its name tells which.
-    return repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def space_to_json(space: gym.Space) -> dict[str, Any]:

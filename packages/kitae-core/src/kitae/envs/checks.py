@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 
 def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> Any:
@@ -82,12 +82,20 @@ def checked_actions(
                 f"{actions.tolist()} {where}; -1 often comes of Q-values that are not "
                 "finite: a smaller learning_rate or max_grad_norm may help"
             )
+    elif isinstance(space, MultiDiscrete):
+        if actions.min() < 0 or (actions >= space.nvec).any():
+            raise ValueError(
+                f"actions must be indices below {space.nvec.tolist()}, got "
+                f"{actions.tolist()} {where}"
+            )
     elif isinstance(space, Box) and not np.isfinite(actions).all():
         raise ValueError(f"actions must be finite, got {actions.tolist()} {where}")
     return actions
 
 
 def env_actions(actions: np.ndarray, space: gym.Space) -> np.ndarray:
-    """Gives `actions` the dtype and the first number that the environment expects."""
-    actions = actions.astype(space.dtype, copy=False)
-    return actions + space.start if isinstance(space, Discrete) else actions
+    """Copies `actions`, with the dtype and the first number that the space has."""
+    actions = actions.astype(space.dtype)
+    if isinstance(space, Discrete | MultiDiscrete):
+        actions += space.start
+    return actions

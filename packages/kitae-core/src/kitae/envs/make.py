@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.config import check_int
+from kitae.config.run_name import checked_run_name
 
 VIDEO_EVERY = 100
 
@@ -29,7 +30,8 @@ def make_vec_env(
         capture_video: Whether to film every hundredth episode of the first
             environment, into `runs/<run_name>/videos/`; the environments are then
             stepped one after the other. Needs `pip install "kitae-core[video]"`.
-        run_name: Whose directory the videos go to; needed with `capture_video` only.
+        run_name: Whose directory the videos go to, in place of those that an earlier
+            run of that name left there; needed with `capture_video` only.
         vectorization_mode: `"vector_entry_point"` for the environment's own
             vectorised form, `"sync"` for one process, `"async"` for one process per
             environment (in a script, under `if __name__ == "__main__":`). Default: its
@@ -61,6 +63,7 @@ def make_vec_env(
                 "capture_video films one environment of vectorization_mode='sync', "
                 f"got {vectorization_mode!r}"
             )
+        run_name = checked_run_name(run_name)
         return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
     mode = _mode(env_id, vectorization_mode)
     vector_kwargs: dict[str, Any] = {}
