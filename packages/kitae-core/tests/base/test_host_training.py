@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from kitae.base.host import crossed
+from kitae.config.schedule import crossed
 
 
 def held_rows(agent, env_index):

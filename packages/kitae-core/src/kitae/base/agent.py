@@ -81,7 +81,7 @@ class BaseAgent(IAgent):
         self._check_config(config)
         self.run_name = checked_run_name(run_name)
         self.config = config
-        self.experience_type = _checked_experience_type(experience_type)
+        self.experience_type: Any = _checked_experience_type(experience_type)
 
         self.state = train_state_factory(
             stream_key(config.seed, Stream.INIT),
@@ -376,7 +376,7 @@ class BaseAgent(IAgent):
     def _rows(self, *fields: Any) -> Any:
         """Builds the rows to store from all the fields of `Experience`."""
         known = dict(zip(Experience._fields, fields, strict=True))
-        names = self.experience_type._fields  # type: ignore[attr-defined]
+        names = self.experience_type._fields
         return self.experience_type(**{name: known[name] for name in names})
 
     def _saved_arrays(self) -> dict[str, Any]:

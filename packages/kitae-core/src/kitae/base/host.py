@@ -10,6 +10,7 @@ from kitae.base.interrupts import held_back
 from kitae.base.report import Report
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
+from kitae.config.schedule import crossed
 from kitae.envs import HostEnv, as_vector_env
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ def checked_env(agent: "BaseAgent", env: VectorEnv | gym.Env) -> HostEnv:
                 f"{getattr(env_cfg, name)}"
             )
     return HostEnv(vector_env)
-
-
-def crossed(before: int, after: int, period: int) -> bool:
-    """Whether a multiple of `period` lies in `(before, after]`.
-
-    Steps come in strides of `n_envs`, which need not divide the period.
-    """
-    return after // period > before // period
 
 
 def train_on_host(

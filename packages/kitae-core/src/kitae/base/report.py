@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kitae.base.statistics import EpisodeStatistics
+from kitae.config.schedule import crossed
 from kitae.types import Info
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Report:
 
     def after_step(self, before: int, after: int) -> None:
         """Takes note of one vector step, from `before` to `after` environment steps."""
-        if after // self._log_frequency > before // self._log_frequency:
+        if crossed(before, after, self._log_frequency):
             self._write_row()
         if time.perf_counter() - self._shown > REFRESH_SECONDS:
             self._show()

@@ -11,6 +11,14 @@ def warm_up(config: AlgoConfig) -> int:
     return max(config.update_cfg.batch_size, config.start_step)
 
 
+def crossed(before: int, after: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in `(before, after]`.
+
+    Steps come in strides of `n_envs`, which need not divide the period.
+    """
+    return after // period > before // period
+
+
 def off_policy_due(config: AlgoConfig, iteration: int, env_steps: int) -> bool:
     """Whether an update falls before the vector step `iteration` (counted from 0).
 
