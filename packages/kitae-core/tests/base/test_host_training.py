@@ -278,8 +278,10 @@ def test_updates_run_in_donated_buffers(world):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
     agent.train(env, 40)
-    value, column = agent.state["value"], agent.memory.data.observation
-    agent._learn(agent.state, agent.memory, agent.learn_key, *agent._no_rows)
+    value, column = agent.state["value"], jax.tree.leaves(agent.memory)[0]
+    agent._learn(
+        agent.state, agent.memory, agent.learn_key, np.uint32(0), *agent._no_rows
+    )
     assert value.is_deleted()
     assert column.is_deleted()
 

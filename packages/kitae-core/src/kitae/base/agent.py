@@ -93,8 +93,11 @@ class BaseAgent(IAgent):
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
 
-        # Keys are held as plain numbers: typed ones take a slower way into a program.
-        self.key_data = jax.random.key_data(stream_key(config.seed, Stream.INTERACT))
+        # The key that `interact_keys` draws from.
+        self.key = stream_key(config.seed, Stream.INTERACT)
+        # Training's own never change: what an iteration draws, its number tells. They
+        # are held as plain numbers: typed keys take a slower way into a program.
+        self.interact_key = jax.random.key_data(self.key)
         self.learn_key = jax.random.key_data(stream_key(config.seed, Stream.LEARN))
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
@@ -116,8 +119,8 @@ class BaseAgent(IAgent):
         """Returns the pure functions of the memory, `init` and `add` among them."""
 
     @abstractmethod
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
-        """Returns `learn(state, memory, key) -> (state, memory, key, info)`, pure."""
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+        """Returns `learn(state, memory, key) -> (state, memory, info)`, pure."""
 
     @abstractmethod
     def _update_due(self) -> bool:
@@ -126,15 +129,6 @@ class BaseAgent(IAgent):
     @abstractmethod
     def _updates_each_time(self) -> int:
         """Gradient updates in one `learn`."""
-
-    @property
-    def key(self) -> jax.Array:
-        """The key that `interact_keys` draws from."""
-        return jax.random.wrap_key_data(self.key_data)
-
-    @key.setter
-    def key(self, key: jax.Array) -> None:
-        self.key_data = jax.random.key_data(key)
 
     def interact_keys(self, observation: Observation) -> Any:
         """Returns a fresh key to act with, or one by agent's name for several agents.
@@ -163,20 +157,35 @@ class BaseAgent(IAgent):
         return jax.jit(self._storage().add, donate_argnums=0)
 
     @cached_property
-    def _learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
-        add, learn = self._storage().add, self._compose_learn()
+    def _learn(self) -> Callable[..., tuple[State, Any, Info]]:
+        add, learn = self._storage().add, self._pure_learn()
 
         def add_and_learn(
-            state: State, memory: Any, key: jax.Array, rows: Any, valid: jax.Array
-        ) -> tuple[State, Any, jax.Array, Info]:
+            state: State,
+            memory: Any,
+            key_data: jax.Array,
+            iteration: jax.Array,
+            rows: Any,
+            valid: jax.Array,
+        ) -> tuple[State, Any, Info]:
+            return learn(state, add(memory, rows, valid), key_data, iteration)
+
+        return jax.jit(add_and_learn, donate_argnums=(0, 1))
+
+    def _pure_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+        """Returns `learn(state, memory, key_data, iteration)`, to be traced."""
+        learn = self._compose_learn()
+
+        def checked(
+            state: State, memory: Any, key_data: jax.Array, iteration: jax.Array
+        ) -> tuple[State, Any, Info]:
             # A user's functions may assign to the state they are given: keep another.
             before = jax.tree.map(lambda leaf: leaf, state)
-            typed = jax.random.wrap_key_data(key)
-            state, memory, typed, info = learn(state, add(memory, rows, valid), typed)
-            state = same_leaves(state, before, "update_step")
-            return state, memory, jax.random.key_data(typed), info
+            key = jax.random.fold_in(jax.random.wrap_key_data(key_data), iteration)
+            state, memory, info = learn(state, memory, key)
+            return same_leaves(state, before, "update_step"), memory, info
 
-        return jax.jit(add_and_learn, donate_argnums=(0, 1, 2))
+        return checked
 
     # --- What a user calls ----------------------------------------------------------
 
@@ -292,7 +301,7 @@ class BaseAgent(IAgent):
             name: saved.tree(name, tree) for name, tree in self._saved_arrays().items()
         }
         self.state, self.memory = arrays["state"], arrays["memory"]
-        self.key_data, self.learn_key = arrays["key"], arrays["learn_key"]
+        self.interact_key, self.learn_key = arrays["interact_key"], arrays["learn_key"]
         counters = saved.counters
         self.step, self.iteration = counters["step"], counters["iteration"]
         self.updates, self.rows = counters["updates"], np.array(counters["rows"])
@@ -308,8 +317,12 @@ class BaseAgent(IAgent):
         """
         rows, self._pending = self._pending, None
         if update:
-            self.state, self.memory, self.learn_key, info = self._learn(
-                self.state, self.memory, self.learn_key, *(rows or self._no_rows)
+            self.state, self.memory, info = self._learn(
+                self.state,
+                self.memory,
+                self.learn_key,
+                np.uint32(self.iteration),
+                *(rows or self._no_rows),
             )
             self.updates += self._updates_each_time()
             self.rows[:] = 0
@@ -355,8 +368,12 @@ class BaseAgent(IAgent):
         space = env_cfg.observation_space
         empty = gym.vector.utils.create_empty_array(space, n_envs)
         observation = checked_observation(empty, space, n_envs, step=0)
-        actions, log_probs, _ = self._act.shapes(
-            self.state, self.key_data, device_step(self.step), observation
+        actions, log_probs = self._act.shapes(
+            self.state,
+            self.interact_key,
+            np.uint32(0),
+            device_step(self.step),
+            observation,
         )
         flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
         rows = self._rows(
@@ -382,7 +399,7 @@ class BaseAgent(IAgent):
     def _saved_arrays(self) -> dict[str, Any]:
         return {
             "state": self.state,
-            "key": self.key_data,
+            "interact_key": self.interact_key,
             "learn_key": self.learn_key,
             "memory": self.memory,
         }

@@ -34,8 +34,12 @@ def evaluate(
     statistics = EpisodeStatistics(n_envs)
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))
+    iteration = 0
     while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
-        actions, _, key = agent._select(agent.state, key, step, observation)
+        actions, _ = agent._select(
+            agent.state, key, np.uint32(iteration), step, observation
+        )
+        iteration += 1
         result = host_env.step(np.asarray(actions))
         observation = result.observation
         ended = len(statistics)

@@ -78,8 +78,12 @@ def train_on_host(
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
-            actions, log_probs, agent.key_data = agent._act(
-                agent.state, agent.key_data, device_step(agent.step), observation
+            actions, log_probs = agent._act(
+                agent.state,
+                agent.interact_key,
+                np.uint32(agent.iteration),
+                device_step(agent.step),
+                observation,
             )
             host_actions = np.asarray(actions)
             if agent.learns_while_env_steps:

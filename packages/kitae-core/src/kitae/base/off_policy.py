@@ -19,7 +19,7 @@ def off_policy_learn(
     process_experience: ProcessExperienceFn,
     update_step: UpdateStepFn,
     n_epochs: int,
-) -> Callable[[State, Any, jax.Array], tuple[State, Any, jax.Array, Info]]:
+) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
     """Composes one update: `n_epochs` times sample, process, step.
 
     Args:
@@ -29,7 +29,7 @@ def off_policy_learn(
         n_epochs: Gradient updates, each on a fresh batch.
 
     Returns:
-        The pure `learn(state, memory, key) -> (state, memory, key, info)`; `info` is
+        The pure `learn(state, memory, key) -> (state, memory, info)`; `info` is
         the mean over the epochs.
     """
 
@@ -41,18 +41,15 @@ def off_policy_learn(
         state, info = update_step(state, update_key, processed)
         return (state, memory), info
 
-    def learn(
-        state: State, memory: Any, key: jax.Array
-    ) -> tuple[State, Any, jax.Array, Info]:
+    def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
         # One split for all: each call of the generator costs more than a sample.
-        keys = jax.random.split(key, 1 + 3 * n_epochs)
-        key, epochs = keys[0], keys[1:].reshape(n_epochs, 3)
+        epochs = jax.random.split(key, (n_epochs, 3))
         if n_epochs == 1:
             (state, memory), info = epoch((state, memory), epochs[0])
         else:
             (state, memory), infos = jax.lax.scan(epoch, (state, memory), epochs)
             info = jax.tree.map(jnp.mean, infos)
-        return state, memory, key, info
+        return state, memory, info
 
     return learn
 
@@ -96,7 +93,7 @@ class OffPolicyAgent(BaseAgent):
             update.max_buffer_size, self.config.env_cfg.n_envs, update.batch_size
         )
 
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
         return off_policy_learn(
             self._storage().sample,
             self.process_experience_fn,

@@ -20,7 +20,7 @@ def on_policy_learn(
     update_step: UpdateStepFn,
     n_epochs: int,
     batch_size: int,
-) -> Callable[[State, Any, jax.Array], tuple[State, Any, jax.Array, Info]]:
+) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
     """Composes one update: process the rollout, then passes over its shuffled rows.
 
     Args:
@@ -32,14 +32,12 @@ def on_policy_learn(
         batch_size: Rows in one gradient update; divides the rollout's rows.
 
     Returns:
-        The pure `learn(state, memory, key) -> (state, memory, key, info)`; the memory
+        The pure `learn(state, memory, key) -> (state, memory, info)`; the memory
         comes back empty, and `info` is the mean over all gradient updates.
     """
 
-    def learn(
-        state: State, memory: Any, key: jax.Array
-    ) -> tuple[State, Any, jax.Array, Info]:
-        key, process_key, epochs_key = jax.random.split(key, 3)
+    def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
+        process_key, epochs_key = jax.random.split(key)
         processed = process_experience(state, process_key, memory.data)
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), processed)
         n_rows = jax.tree.leaves(rows)[0].shape[0]
@@ -60,7 +58,7 @@ def on_policy_learn(
 
         keys = jax.random.split(epochs_key, n_epochs)
         state, infos = jax.lax.scan(epoch, state, keys)
-        return state, rollout.clear(memory), key, jax.tree.map(jnp.mean, infos)
+        return state, rollout.clear(memory), jax.tree.map(jnp.mean, infos)
 
     return learn
 
@@ -108,7 +106,7 @@ class OnPolicyAgent(BaseAgent):
             self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs
         )
 
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, jax.Array, Info]]:
+    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
         update = self.config.update_cfg
         return on_policy_learn(
             self._storage(),

@@ -121,15 +121,19 @@ class Report:
     def _info_names(self) -> list[str]:
         agent = self._agent
         shapes = agent._learn.eval_shape(
-            agent.state, agent.memory, agent.learn_key, *agent._no_rows
+            agent.state,
+            agent.memory,
+            agent.learn_key,
+            np.uint32(0),
+            *agent._no_rows,
         )
-        for name, shape in shapes[3].items():
+        for name, shape in shapes[2].items():
             if shape.shape != ():
                 raise ValueError(
                     f"update_step must return scalars in info, got {name} of shape "
                     f"{list(shape.shape)}"
                 )
-        return list(shapes[3])
+        return list(shapes[2])
 
     def _write_row(self) -> None:
         now, agent, statistics = time.perf_counter(), self._agent, self._statistics

@@ -15,13 +15,14 @@ UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
 
 class ActFn:
-    """`act(state, key_data, step, observation) -> (actions, log_probs, key_data)`.
+    """`act(state, key_data, iteration, step, observation) -> (actions, log_probs)`.
 
     A method such as `explore` reads `self.state`, `self.step` and, through
     `interact_keys`, `self.key`. It is called on a shallow copy of the agent that
-    holds the arguments in their place, and the new key is read back from the copy:
-    the agent itself is neither read nor written. It is traced at the first call, once
-    a subclass has set its own attributes.
+    holds the arguments in their place: the agent itself is neither read nor written.
+    The key of an iteration is folded from one key and the iteration's number, so no
+    key is passed from one to the next. It is traced at the first call, once a
+    subclass has set its own attributes.
 
     A method that cannot be traced (it converts an array to numpy, or branches on a
     value) is called as it stands at every step, on such a copy too, after one warning
@@ -35,38 +36,42 @@ class ActFn:
     def __init__(self, agent: "BaseAgent", name: str) -> None:
         self._agent = agent
         self._name = name
-        self._compiled = jax.jit(self._pure)
+        self._compiled = jax.jit(self.pure)
         self._traceable = True
 
-    def __call__(
-        self, state: Any, key_data: jax.Array, step: Any, observation: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, *args: Any) -> tuple[jax.Array, jax.Array]:
         """Acts once."""
         if self._traceable:
             try:
-                return self._compiled(state, key_data, step, observation)
+                return self._compiled(*args)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self._pure(state, key_data, step, observation)
+        return self.pure(*args)
 
-    def shapes(
-        self, state: Any, key_data: jax.Array, step: Any, observation: Any
-    ) -> Any:
+    def shapes(self, *args: Any) -> Any:
         """Returns what a call would, as shapes and dtypes."""
         if self._traceable:
             try:
-                return self._compiled.eval_shape(state, key_data, step, observation)
+                return self._compiled.eval_shape(*args)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self._pure(state, key_data, step, observation)
+        return self.pure(*args)
 
-    def _pure(
-        self, state: Any, key_data: jax.Array, step: Any, observation: Any
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def pure(
+        self,
+        state: Any,
+        key_data: jax.Array,
+        iteration: Any,
+        step: Any,
+        observation: Any,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Acts once, as part of a program that is being traced."""
         twin = copy.copy(self._agent)
-        twin.state, twin.key_data, twin.step = state, key_data, step
+        key = jax.random.wrap_key_data(key_data)
+        twin.state, twin.step = state, step
+        twin.key = jax.random.fold_in(key, iteration)
         actions, log_probs = getattr(twin, self._name)(observation)
-        return firm(actions), firm(log_probs), twin.key_data
+        return firm(actions), firm(log_probs)
 
     def _give_up(self, error: Exception) -> None:
         self._traceable = False
