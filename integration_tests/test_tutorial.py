@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kitae.config as cfg
+from kitae.buffer import stored_rows
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_trains_with_its_own_config(tutorial):
     # Learning begins with one batch of 256: after 16 vector steps of 16. A reset
     # takes a vector step that is no transition, so there are some more of them.
     assert history.updates >= 125 - 16
-    assert agent.memory.data.reward.shape == (64, 16)
+    assert stored_rows(agent.memory).reward.shape == (64, 16)
     assert agent.evaluate(page["env"], 5).shape == (5,)
 
 

@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kitae.algos import DQN, DQNParams
-from kitae.buffer import Experience
+from kitae.buffer import Experience, stored_rows
 from kitae.config import off_policy_updates
 from kitae.envs import make_vec_env
 
@@ -186,7 +186,7 @@ def test_exploration_falls_with_transitions_however_many_environments(
     agent = DQN("eps", make_config(env, exploration_steps=1000, exploration_final=0.1))
     agent.train(env, 400)
     # An action tells ε: of two, the one that is not greedy has probability ε / 2.
-    probs = np.exp(np.asarray(agent.memory.data.log_prob)[: 400 // n_envs])
+    probs = np.exp(np.asarray(stored_rows(agent.memory).log_prob)[: 400 // n_envs])
     told = 2 * np.minimum(probs, 1 - probs)
     # From 1 to 0.1 over a thousand transitions, all of a vector step with one ε.
     steps = np.arange(0, 400, n_envs)
@@ -252,7 +252,7 @@ def test_learns_from_images(make_config):
     env = SyncVectorEnv([Pictures] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     agent = DQN("images", make_config(env, batch_size=8, n_env_steps=100))
     agent.train(env, 40)
-    assert agent.memory.data.observation.dtype == jnp.uint8
+    assert stored_rows(agent.memory).observation.dtype == jnp.uint8
     assert agent.updates == 16
 
 

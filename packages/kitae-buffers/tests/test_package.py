@@ -22,6 +22,7 @@ def test_public_names():
         "Rollout",
         "RolloutState",
         "rollout_storage",
+        "stored_rows",
         "uniform_replay",
     ]
 

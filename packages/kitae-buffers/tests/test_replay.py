@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kitae.buffer import Experience, uniform_replay
+from kitae.buffer import Experience, stored_rows, uniform_replay
 from kitae.buffer.replay import draw_below
 
 N_ENVS = 3
@@ -53,29 +54,36 @@ class Twin:
         return sorted(itertools.chain.from_iterable(self.rows))
 
 
+@functools.cache
+def compiled_replay(capacity):
+    replay = uniform_replay(capacity, N_ENVS, batch_size=64)
+    return replay.init, jax.jit(replay.add), jax.jit(replay.sample)
+
+
 masks = st.lists(st.lists(st.booleans(), min_size=N_ENVS, max_size=N_ENVS), max_size=12)
 
 
 @settings(deadline=None, max_examples=60)
 @given(masks=masks, capacity=st.integers(1, 4), seed=st.integers(0, 2**31 - 1))
 def test_holds_and_samples_what_a_list_would(masks, capacity, seed):
-    replay = uniform_replay(capacity, N_ENVS, batch_size=64)
-    state, twin = replay.init(EXAMPLE), Twin(capacity, N_ENVS)
+    init, add, sample = compiled_replay(capacity)
+    state, twin = init(EXAMPLE), Twin(capacity, N_ENVS)
     for step, valid in enumerate(masks):
         rows = numbered(step * N_ENVS)
-        state = replay.add(state, rows, np.array(valid))
+        state = add(state, rows, np.array(valid))
         twin.add(rows, valid)
 
     assert state.size.tolist() == [len(rows) for rows in twin.rows]
+    stored = np.asarray(stored_rows(state).action)
     held = [
-        int(state.data.action[time, env])
+        int(stored[time, env])
         for env in range(N_ENVS)
         for time in range(int(state.size[env]))
     ]
     assert sorted(held) == twin.held()
 
     if held:
-        batch = replay.sample(state, jax.random.key(seed))
+        batch = sample(state, jax.random.key(seed))
         number = np.asarray(batch.action)
         assert set(number) <= set(held)
         # A sampled row is one row in all of its fields.
@@ -136,13 +144,75 @@ def test_an_added_step_goes_in_donated_buffers_without_retracing():
         before = state
         state = add(state, numbered(step * N_ENVS), np.ones(N_ENVS, bool))
     assert len(traces) == 1
-    assert before.data.observation.is_deleted()
+    assert before.data.words.is_deleted()
 
 
-def test_images_stay_uint8():
+@pytest.mark.parametrize("side", [6, 84])
+def test_images_take_a_byte_for_each_pixel(side):
     replay = uniform_replay(2, 1, batch_size=1)
-    state = replay.init({"image": jax.ShapeDtypeStruct((4, 6, 6), jnp.uint8)})
-    assert state.data["image"].nbytes == 2 * 4 * 6 * 6
+    state = replay.init({"image": jax.ShapeDtypeStruct((4, side, side), jnp.uint8)})
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.data))
+    assert n_bytes == 2 * 4 * side * side
+    image = stored_rows(state)["image"]
+    assert (image.shape, image.dtype) == ((2, 1, 4, side, side), jnp.uint8)
+
+
+def test_images_are_stored_beside_the_words_and_sampled_with_them():
+    replay = uniform_replay(3, 2, batch_size=20)
+    state = replay.init({"image": np.zeros((20, 20), np.uint8), "x": np.int32(0)})
+    assert [leaf.shape for leaf in state.data.large] == [(3, 2, 20, 20)]
+    for x in range(4):
+        number = np.array([x, 10 + x])
+        image = np.broadcast_to(number[:, None, None], (2, 20, 20)).astype(np.uint8)
+        rows = {"image": image, "x": number.astype(np.int32)}
+        state = replay.add(state, rows, np.array([True, x < 1]))
+    assert stored_rows(state)["x"].T.tolist() == [[3, 1, 2], [10, 0, 0]]
+    batch = replay.sample(state, jax.random.key(0))
+    assert set(batch["x"].tolist()) == {1, 2, 3, 10}
+    same = batch["image"] == batch["x"].astype(jnp.uint8)[:, None, None]
+    assert bool(jnp.all(same))
+
+
+def test_a_row_with_nothing_to_pack():
+    replay = uniform_replay(2, 2, batch_size=3)
+    state = replay.init(np.zeros(300, np.float32))
+    state = replay.add(state, np.ones((2, 300), np.float32))
+    assert len(jax.tree.leaves(state)) == 3
+    assert replay.sample(state, jax.random.key(0)).tolist() == [[1.0] * 300] * 3
+
+
+def test_one_array_holds_a_row_of_small_leaves():
+    state = uniform_replay(5, N_ENVS, batch_size=1).init(EXAMPLE)
+    # Four floats of observations, action, reward, log_prob, and a word for two bools.
+    assert state.data.words.shape == (5, N_ENVS, 2 + 2 + 1 + 1 + 1 + 1)
+    assert len(jax.tree.leaves(state)) == 3
+
+
+def test_a_state_is_rebuilt_from_its_leaves():
+    replay = uniform_replay(4, N_ENVS, batch_size=8)
+    state = replay.add(replay.init(EXAMPLE), numbered(5))
+    found = jax.tree_util.tree_leaves_with_path(state)
+    paths = [jax.tree_util.keystr(path) for path, _ in found]
+    assert paths == [".data.words", ".position", ".size"]
+    leaves = [jnp.array(np.asarray(leaf)) for _, leaf in found]
+    like = replay.init(EXAMPLE)
+    rebuilt = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    assert stored_rows(rebuilt).action[0].tolist() == [5, 6, 7]
+
+
+def test_states_of_one_example_share_a_compiled_function():
+    replay = uniform_replay(2, N_ENVS, batch_size=1)
+    traces = []
+
+    @jax.jit
+    def count(state):
+        traces.append(1)
+        return state.size.sum()
+
+    count(replay.init(EXAMPLE))
+    another = jax.tree.map(lambda leaf: leaf[0], numbered(0))
+    count(replay.add(replay.init(another), numbered(0)))
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("name", ["capacity", "n_envs", "batch_size"])
@@ -188,7 +258,29 @@ def test_six_positional_fields_make_an_experience():
     state = replay.add(replay.init(EXAMPLE), rows)
     assert not replay.sample(state, jax.random.key(0)).truncated.any()
     compiled = jax.jit(replay.add)(replay.init(EXAMPLE), rows)
-    assert compiled.data.truncated.tolist() == [[False] * N_ENVS]
+    assert stored_rows(compiled).truncated.tolist() == [[False] * N_ENVS]
+
+
+def test_no_mask_is_a_mask_of_all():
+    replay = uniform_replay(2, N_ENVS, batch_size=1)
+    state = replay.add(replay.init(EXAMPLE), numbered(0), np.array([True, False, True]))
+    masked = replay.add(state, numbered(3), np.ones(N_ENVS, bool))
+    alone = replay.add(state, numbered(3))
+    jax.tree.map(np.testing.assert_array_equal, alone, masked)
+    assert stored_rows(alone).action.tolist() == [[0, 4, 2], [3, 0, 5]]
+
+
+def test_a_leaf_that_fits_no_word_keeps_an_array_of_its_own():
+    replay = uniform_replay(2, 2, batch_size=4)
+    state = replay.init({"x": np.complex64(0), "y": np.float32(0)})
+    assert [leaf.dtype for leaf in jax.tree.leaves(state.data)] == [
+        jnp.uint32,
+        jnp.complex64,
+    ]
+    state = replay.add(state, {"x": np.full(2, 1 - 2j, np.complex64), "y": 0.5})
+    batch = replay.sample(state, jax.random.key(0))
+    assert batch["x"].tolist() == [1 - 2j] * 4
+    assert batch["y"].tolist() == [0.5] * 4
 
 
 def test_vmaps_over_seeds():

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 import kitae.base
 import kitae.config as cfg
 from kitae.base import AlgoType, IActor, IAgent, IBuffer
-from kitae.buffer import Experience, OffPolicyBuffer, OnPolicyBuffer
+from kitae.buffer import Experience, OffPolicyBuffer, OnPolicyBuffer, stored_rows
 
 
 def test_public_names():
@@ -113,7 +113,7 @@ def test_an_explore_that_needs_values_is_called_as_it_is_after_one_warning(world
     ) as seen:
         agent.train(env, 30)
     assert len(seen) == 1
-    assert agent.memory.data.action[:5].tolist() == [[0, 0]] * 5
+    assert stored_rows(agent.memory).action[:5].tolist() == [[0, 0]] * 5
     assert agent.updates == 13
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -130,7 +130,9 @@ def test_an_explore_that_follows_the_step_is_compiled(world):
     env = world.count_envs()
     agent = world.make_agent(env, agent_type=Fades)
     agent.train(env, 40)
-    assert agent.memory.data.action[:20].tolist() == [[1, 1]] * 10 + [[0, 0]] * 10
+    assert (
+        stored_rows(agent.memory).action[:20].tolist() == [[1, 1]] * 10 + [[0, 0]] * 10
+    )
     assert agent.traces["explore"] == 1
 
 
@@ -147,7 +149,7 @@ def test_stores_the_fields_that_the_experience_type_names(world):
     config = world.make_config(env)
     agent = world.TableAgent("run", config, experience_type=Brief)
     agent.train(env, 20)
-    assert type(agent.memory.data) is Brief
+    assert type(stored_rows(agent.memory)) is Brief
 
     class Odd(NamedTuple):
         observation: Any
@@ -207,7 +209,10 @@ def test_evaluation_does_not_touch_the_training(world):
         return agent
 
     with_it, without = run(True), run(False)
-    assert with_it.memory.data.action.tolist() == without.memory.data.action.tolist()
+    assert (
+        stored_rows(with_it.memory).action.tolist()
+        == stored_rows(without.memory).action.tolist()
+    )
     assert with_it.state["value"].tolist() == without.state["value"].tolist()
 
 
@@ -263,7 +268,7 @@ def test_dict_observations_are_stored_part_by_part(world):
     )
     agent = world.make_agent(env, agent_type=Agent)
     agent.train(env, 40)
-    data = jax.tree.map(lambda x: np.asarray(x)[:20, 0], agent.memory.data)
+    data = jax.tree.map(lambda x: np.asarray(x)[:20, 0], stored_rows(agent.memory))
     count, after = data.observation["count"], data.next_observation
     np.testing.assert_array_equal(after["count"], count + 1)
     np.testing.assert_array_equal(after["kind"], (count[:, 0] + 1) % 3)

@@ -8,13 +8,16 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from kitae.buffer import stored_rows
 from kitae.config.schedule import crossed
 
 
 def held_rows(agent, env_index):
     """The rows of one environment, in the order in which they were stored."""
     size = int(agent.memory.size[env_index])
-    return jax.tree.map(lambda x: np.asarray(x)[:size, env_index], agent.memory.data)
+    return jax.tree.map(
+        lambda x: np.asarray(x)[:size, env_index], stored_rows(agent.memory)
+    )
 
 
 def test_every_stored_row_is_a_real_step(world, autoreset_mode):
@@ -185,7 +188,7 @@ def test_the_tutorials_sizes_do_update(world):
     env = world.count_envs((7,) * 16)
     agent = world.make_agent(env, n_env_steps=2000, max_buffer_size=64, batch_size=256)
     assert agent.train(env, 2000).updates == 125 - 16
-    assert agent.memory.data.reward.shape == (64, 16)
+    assert stored_rows(agent.memory).reward.shape == (64, 16)
     assert int(agent.memory.size.sum()) == 1024
 
 
@@ -220,7 +223,10 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(world, autoreset_mode):
         leaves, jax.tree.leaves((second.state, second.memory)), strict=True
     ):
         np.testing.assert_array_equal(a, b)
-    assert first.memory.data.action.tolist() != other.memory.data.action.tolist()
+    assert (
+        stored_rows(first.memory).action.tolist()
+        != stored_rows(other.memory).action.tolist()
+    )
 
 
 def test_environments_of_two_seeds_start_from_different_numbers(world):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium as gym
 import jax
@@ -169,8 +170,26 @@ def test_a_checkpoint_of_another_agent_is_refused(world):
     ):
         wider.restore("runs/run")
     longer = world.make_agent(env, max_buffer_size=60)
-    with pytest.raises(ValueError, match=r"memory.*\[50, 2, 1\].*\[60, 2, 1\]"):
+    with pytest.raises(ValueError, match=r"memory.*\[50, 2, 6\].*\[60, 2, 6\]"):
         longer.resume(env, 80)
+
+
+def test_a_replay_of_other_rows_is_refused_although_they_are_as_long(world):
+    class Swapped(NamedTuple):
+        observation: jax.Array
+        reward: jax.Array
+        action: jax.Array
+        done: jax.Array
+        next_observation: jax.Array
+        log_prob: jax.Array
+        truncated: jax.Array
+
+    env = world.count_envs()
+    world.make_agent(env).train(env, 40)
+    config = world.make_config(env)
+    other = world.TableAgent("run", config, experience_type=Swapped)
+    with pytest.raises(ValueError, match=r"rows of .*action: int32\[\].*Swapped|rows"):
+        other.restore("runs/run")
 
 
 def files_of_a_checkpoint(world):

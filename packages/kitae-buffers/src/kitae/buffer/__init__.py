@@ -2,7 +2,7 @@
 
 from kitae.buffer.buffers import OffPolicyBuffer, OnPolicyBuffer
 from kitae.buffer.experience import Experience
-from kitae.buffer.replay import Replay, ReplayState, uniform_replay
+from kitae.buffer.replay import Replay, ReplayState, stored_rows, uniform_replay
 from kitae.buffer.rollout import Rollout, RolloutState, rollout_storage
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Rollout",
     "RolloutState",
     "rollout_storage",
+    "stored_rows",
     "uniform_replay",
 ]

@@ -75,11 +75,14 @@ def checked_mask(valid: Any, n_envs: int) -> jax.Array:
     return valid
 
 
-def write_rows(data: Any, rows: Any, time: jax.Array, valid: jax.Array) -> Any:
-    """Writes row `e` at `[time[e], e]` of each leaf, where `valid[e]`."""
+def write_rows(
+    data: Any, rows: Any, time: jax.Array, valid: jax.Array | None = None
+) -> Any:
+    """Writes row `e` at `[time[e], e]` of each leaf: where `valid[e]`, or each row."""
     capacity, n_envs = jax.tree.leaves(data)[0].shape[:2]
-    # An index past the end is dropped by the scatter: nothing is read or branched on.
-    time = jnp.where(valid, time, capacity)
+    if valid is not None:
+        # An index past the end is dropped by the scatter: no read, and no branch.
+        time = jnp.where(valid, time, capacity)
     envs = jnp.arange(n_envs)
     return jax.tree.map(
         lambda column, row: column.at[time, envs].set(

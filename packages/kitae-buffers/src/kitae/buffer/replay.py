@@ -3,10 +3,12 @@
 The rows live on the device as `[time, environment, ...]`, one ring per environment.
 Rings advance on their own, since a row can be missing in one environment and not in
 its neighbours: the step on which a vector environment only resets one of its
-members is no transition.
+members is no transition. A row's small leaves lie side by side in one array, so that
+one scatter writes the rows of a step and one gather reads those of a sample.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,18 +22,22 @@ from kitae.buffer._checks import (
     empty_like,
     write_rows,
 )
+from kitae.buffer._packing import PackedRows, layout_of, pack, unpack
 
 
 class ReplayState(NamedTuple):
     """What a replay holds.
 
     Attributes:
-        data: The rows; each leaf `[capacity, n_envs, ...]`.
+        data: The rows, packed. `data.words` is `[capacity, n_envs, n_words]` uint32:
+            the leaves of at most 256 elements and 32 bits each, side by side, bit for
+            bit; `data.large` a tuple of the others, each `[capacity, n_envs, ...]`;
+            `data.layout` is static. `stored_rows` unpacks them.
         position: `[n_envs]` int32, where the next row of each environment goes.
         size: `[n_envs]` int32, rows held by each environment, at most `capacity`.
     """
 
-    data: Any
+    data: PackedRows
     position: jax.Array
     size: jax.Array
 
@@ -50,6 +56,28 @@ class Replay(NamedTuple):
     init: Callable[[Any], ReplayState]
     add: Callable[..., ReplayState]
     sample: Callable[[ReplayState, jax.Array], Any]
+
+
+def stored_rows(state: ReplayState) -> Any:
+    """Unpacks all that a replay holds, to look into it; `sample` needs it not.
+
+    Args:
+        state: Of a replay, not batched.
+
+    Returns:
+        Rows built as the example given to `init`, each leaf `[capacity, n_envs, ...]`
+        and a copy. Of environment `e`, the first `size[e]` times are written; where
+        the ring is full, the oldest row is at `position[e]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from kitae.buffer import stored_rows, uniform_replay
+        >>> replay = uniform_replay(capacity=2, n_envs=3, batch_size=1)
+        >>> state = replay.add(replay.init({"x": 0.0}), {"x": jnp.arange(3.0)})
+        >>> stored_rows(state)["x"].tolist()
+        [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
+    """
+    return jax.vmap(jax.vmap(unpack))(state.data)
 
 
 def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
@@ -86,8 +114,8 @@ def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
         the state donated) or outside.
 
     Raises:
-        ValueError: An argument is out of range; or, in `add`, the rows do not fit
-            the example given to `init`: the leaf is named.
+        ValueError: An argument is out of range; in `init`, the example has no leaf; or,
+            in `add`, the rows do not fit the example: the leaf is named.
 
     Example:
         >>> import jax
@@ -110,18 +138,25 @@ def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
     check_addressable(capacity, n_envs)
 
     def init(row: Any) -> ReplayState:
+        layout = layout_of(row)
+        packed = jax.eval_shape(partial(pack, layout=layout), layout.rows())
         return ReplayState(
-            data=empty_like(row, capacity, n_envs),
+            data=empty_like(packed, capacity, n_envs),
             position=jnp.zeros(n_envs, jnp.int32),
             size=jnp.zeros(n_envs, jnp.int32),
         )
 
     def add(state: ReplayState, rows: Any, valid: Any = None) -> ReplayState:
-        rows = checked_rows(rows, state.data)
-        valid = checked_mask(valid, n_envs)
-        step = valid.astype(jnp.int32)
+        layout = state.data.layout
+        rows = checked_rows(rows, layout.rows(capacity, n_envs))
+        packed = jax.vmap(partial(pack, layout=layout))(rows)
+        if valid is None:
+            step = jnp.ones(n_envs, jnp.int32)
+        else:
+            valid = checked_mask(valid, n_envs)
+            step = valid.astype(jnp.int32)
         return ReplayState(
-            data=write_rows(state.data, rows, state.position, valid),
+            data=write_rows(state.data, packed, state.position, valid),
             position=(state.position + step) % capacity,
             size=jnp.minimum(state.size + step, capacity),
         )
@@ -132,8 +167,9 @@ def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
         env = jnp.searchsorted(last, rank, side="right", method="compare_all")
         time = rank - (last - state.size)[env]
         index = time * n_envs + env
-        return jax.tree.map(
+        drawn = jax.tree.map(
             lambda column: column.reshape(-1, *column.shape[2:])[index], state.data
         )
+        return jax.vmap(unpack)(drawn)
 
     return Replay(init, add, sample)

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base import checkpoint
+from kitae.base.compiled import Programs, train_compiled
 from kitae.base.evaluation import evaluate
 from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
@@ -26,6 +27,7 @@ from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
 from kitae.envs.checks import checked_observation
+from kitae.envs.functional import as_jax_env
 from kitae.types import ExploreFn, Info, Observation, State
 
 
@@ -102,6 +104,7 @@ class BaseAgent(IAgent):
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
         self._no_rows: Any = None
+        self._compiled_for: tuple[Any, Programs] | None = None
         self.step = 0
         self.iteration = 0
         self.updates = 0
@@ -125,6 +128,18 @@ class BaseAgent(IAgent):
     @abstractmethod
     def _update_due(self) -> bool:
         """Whether to learn now."""
+
+    @abstractmethod
+    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+        """Plans iterations in which every step is a transition.
+
+        Args:
+            left: Iterations until the training ends, at least 1.
+
+        Returns:
+            How many iterations make a group, how many groups come next, at least 1,
+            and whether each of them has an update.
+        """
 
     @abstractmethod
     def _updates_each_time(self) -> int:
@@ -157,7 +172,7 @@ class BaseAgent(IAgent):
         return jax.jit(self._storage().add, donate_argnums=0)
 
     @cached_property
-    def _learn(self) -> Callable[..., tuple[State, Any, Info]]:
+    def _learn(self) -> Any:
         add, learn = self._storage().add, self._pure_learn()
 
         def add_and_learn(
@@ -281,6 +296,7 @@ class BaseAgent(IAgent):
             "iteration": self.iteration,
             "updates": self.updates,
             "rows": self.rows.tolist(),
+            "row": self._row_kind(),
         }
         return checkpoint.save(run_dir, self.step, self._saved_arrays(), counters)
 
@@ -297,6 +313,11 @@ class BaseAgent(IAgent):
         """
         saved = checkpoint.load(Path(run_dir))
         self._prepare()
+        if list(saved.counters["row"].items()) != list(self._row_kind().items()):
+            raise ValueError(
+                f"the checkpoint holds rows of {saved.counters['row']}, the agent "
+                f"stores {self._row_kind()}"
+            )
         arrays = {
             name: saved.tree(name, tree) for name, tree in self._saved_arrays().items()
         }
@@ -349,7 +370,25 @@ class BaseAgent(IAgent):
                 RuntimeWarning,
                 stacklevel=3,
             )
+        programs = self._programs(env)
+        if programs is not None:
+            return train_compiled(self, programs, n_env_steps)
         return train_on_host(self, env, n_env_steps)
+
+    def _programs(self, env: Any) -> Programs | None:
+        """Returns the programs for JAX environments, those of the last ones again."""
+        if self._compiled_for is None or self._compiled_for[0] is not env:
+            jax_env = as_jax_env(env, self.config.env_cfg.n_envs)
+            if jax_env is None:
+                return None
+            self._compiled_for = (env, Programs(self, jax_env))
+        return self._compiled_for[1]
+
+    def _passed(self, iterations: int, updates: int) -> None:
+        """Counts iterations in which every step was a transition, and their updates."""
+        self.iteration += iterations
+        self.step += iterations * self.config.env_cfg.n_envs
+        self.updates += updates * self._updates_each_time()
 
     def _own_run_dir(self) -> Path:
         if self.run_dir is None:
@@ -395,6 +434,14 @@ class BaseAgent(IAgent):
         known = dict(zip(Experience._fields, fields, strict=True))
         names = self.experience_type._fields
         return self.experience_type(**{name: known[name] for name in names})
+
+    def _row_kind(self) -> dict[str, str]:
+        """Returns the dtype and shape of each part of a row, in order."""
+        paths = jax.tree_util.tree_leaves_with_path(self._no_rows[0])
+        return {
+            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape[1:])}"
+            for path, leaf in paths
+        }
 
     def _saved_arrays(self) -> dict[str, Any]:
         return {

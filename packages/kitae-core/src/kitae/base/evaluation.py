@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from kitae.base.host import checked_env, device_step
 from kitae.base.seeding import Stream, env_seed, stream_key
 from kitae.base.statistics import EpisodeStatistics
+from kitae.envs.functional import as_jax_env
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -23,7 +24,7 @@ def evaluate(
     Environment `e` plays `n_episodes // n_envs` episodes, the first ones one more:
     taking the first that end would favour short episodes.
     """
-    host_env = checked_env(agent, env)
+    host_env = checked_env(agent, as_jax_env(env, agent.config.env_cfg.n_envs) or env)
     n_envs = host_env.n_envs
     share = np.full(n_envs, n_episodes // n_envs)
     share[: n_episodes % n_envs] += 1

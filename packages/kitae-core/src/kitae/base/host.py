@@ -26,17 +26,39 @@ def checked_env(agent: "BaseAgent", env: VectorEnv | gym.Env) -> HostEnv:
         ValueError: They are not.
     """
     vector_env = as_vector_env(env)
+    check_spaces(agent, vector_env)
+    return HostEnv(vector_env)
+
+
+def check_spaces(agent: "BaseAgent", env: VectorEnv) -> None:
+    """Refuses an environment whose spaces are not the config's.
+
+    Raises:
+        ValueError: They are not.
+    """
     env_cfg = agent.config.env_cfg
     for name, space in (
-        ("observation_space", vector_env.single_observation_space),
-        ("action_space", vector_env.single_action_space),
+        ("observation_space", env.single_observation_space),
+        ("action_space", env.single_action_space),
     ):
         if getattr(env_cfg, name) != space:
             raise ValueError(
                 f"env has the {name} {space}, but env_cfg.{name} is "
                 f"{getattr(env_cfg, name)}"
             )
-    return HostEnv(vector_env)
+
+
+def check_n_envs(agent: "BaseAgent", n_envs: int) -> None:
+    """Refuses another number of environments than the config's.
+
+    Raises:
+        ValueError: It is another.
+    """
+    wanted = agent.config.env_cfg.n_envs
+    if n_envs != wanted:
+        raise ValueError(
+            f"env has {n_envs} environments, but env_cfg.n_envs is {wanted}"
+        )
 
 
 def train_on_host(
@@ -62,10 +84,7 @@ def train_on_host(
     """
     host_env = checked_env(agent, env)
     n_envs = agent.config.env_cfg.n_envs
-    if host_env.n_envs != n_envs:
-        raise ValueError(
-            f"env has {host_env.n_envs} environments, but env_cfg.n_envs is {n_envs}"
-        )
+    check_n_envs(agent, host_env.n_envs)
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(n_envs)
     save_frequency = agent.config.train_cfg.save_frequency

@@ -10,7 +10,7 @@ from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
 from kitae.buffer import uniform_replay
 from kitae.config import AlgoConfig
-from kitae.config.schedule import off_policy_due, off_policy_updates
+from kitae.config.schedule import off_policy_due, off_policy_updates, warm_up
 from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
 
 
@@ -103,6 +103,14 @@ class OffPolicyAgent(BaseAgent):
 
     def _update_due(self) -> bool:
         return off_policy_due(self.config, self.iteration, self.step)
+
+    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+        n_envs, skip = self.config.env_cfg.n_envs, self.config.skip_steps
+        wait = max(0, -(-(warm_up(self.config) - self.step) // n_envs))
+        wait += -(self.iteration + wait) % skip
+        if wait:
+            return 1, min(wait, left), False
+        return min(skip, left), max(1, left // skip), True
 
     def _updates_each_time(self) -> int:
         return self.config.update_cfg.n_epochs

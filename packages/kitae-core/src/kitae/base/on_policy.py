@@ -126,6 +126,12 @@ class OnPolicyAgent(BaseAgent):
         # The host knows which rows it added: the device need not be asked.
         return bool(np.all(self.rows >= self.config.update_cfg.max_buffer_size))
 
+    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+        length = self.config.update_cfg.max_buffer_size
+        if left < length:
+            return 1, left, False
+        return length, left // length, True
+
     def _updates_each_time(self) -> int:
         update = self.config.update_cfg
         rows = update.max_buffer_size * self.config.env_cfg.n_envs

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kitae.base.statistics import EpisodeStatistics
+from kitae.base.tracing import explained
 from kitae.config.schedule import crossed
 from kitae.types import Info
 
@@ -95,6 +96,22 @@ class Report:
         if info is not None:
             self._info = info
 
+    def after_updates(self, infos: dict[str, np.ndarray]) -> None:
+        """Takes note of many updates, in order.
+
+        Args:
+            infos: `[n_updates]` of each name.
+
+        Raises:
+            FloatingPointError: A value is not finite.
+        """
+        for name, values in infos.items():
+            finite = np.isfinite(values)
+            worst = -1 if finite.all() else int(np.argmin(finite))
+            self._info = {**self._info, name: values[worst]}
+        if not all(np.isfinite(values).all() for values in infos.values()):
+            self.check_finite()
+
     def after_step(self, before: int, after: int) -> None:
         """Takes note of one vector step, from `before` to `after` environment steps."""
         if crossed(before, after, self._log_frequency):
@@ -120,13 +137,14 @@ class Report:
 
     def _info_names(self) -> list[str]:
         agent = self._agent
-        shapes = agent._learn.eval_shape(
-            agent.state,
-            agent.memory,
-            agent.learn_key,
-            np.uint32(0),
-            *agent._no_rows,
-        )
+        with explained(f"{type(agent).__name__}'s process_experience or update_step"):
+            shapes = agent._learn.eval_shape(
+                agent.state,
+                agent.memory,
+                agent.learn_key,
+                np.uint32(0),
+                *agent._no_rows,
+            )
         for name, shape in shapes[2].items():
             if shape.shape != ():
                 raise ValueError(

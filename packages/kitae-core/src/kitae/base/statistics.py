@@ -67,6 +67,34 @@ class EpisodeStatistics:
         self._return[ended] = 0.0
         self._length[ended] = 0
 
+    def record_many(
+        self, reward: np.ndarray, ended: np.ndarray, env_steps: np.ndarray
+    ) -> None:
+        """Takes in many vector steps, every one of them a transition everywhere.
+
+        Args:
+            reward: `[n_steps, n_envs]`.
+            ended: `[n_steps, n_envs]` bool, whether the episode ended there.
+            env_steps: `[n_steps]`, the agent's environment steps after each.
+        """
+        total = self._return + np.cumsum(reward, axis=0, dtype=np.float64)
+        count = self._length + np.arange(1, len(reward) + 1)[:, None]
+        env, time = np.nonzero(ended.T)  # env after env, each in order of time
+        first = np.diff(env, prepend=-1) != 0
+        last = np.diff(env, append=-1) != 0
+        returns, lengths = total[time, env], count[time, env]
+        before_return, before_length = np.roll(returns, 1), np.roll(lengths, 1)
+        self._return, self._length = total[-1].copy(), count[-1].copy()
+        self._return[env[last]] -= returns[last]
+        self._length[env[last]] -= lengths[last]
+        returns = np.where(first, returns, returns - before_return)
+        lengths = np.where(first, lengths, lengths - before_length)
+        order = np.argsort(time, kind="stable")
+        self.returns += returns[order].tolist()
+        self.lengths += lengths[order].tolist()
+        self.env_steps += env_steps[time[order]].tolist()
+        self.envs += env[order].tolist()
+
     def history(self, env_steps: int, updates: int) -> History:
         """Returns all that was counted."""
         return History(

@@ -1,7 +1,11 @@
 """Turning an agent's methods into pure functions."""
 
 import copy
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,6 +16,37 @@ if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
+NOT_THE_USERS = (Path(jax.__file__).parent, Path(__file__).parent)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Tells which line of a user's code cannot be part of a compiled program, and why.
+
+    Args:
+        what: Whose code the body traces, such as `"DQN.explore"`.
+
+    Raises:
+        TypeError: In place of JAX's error.
+    """
+    try:
+        yield
+    except UNTRACEABLE as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if _is_the_users(frame.filename)]
+        where = ""
+        if theirs:
+            frame = theirs[-1]
+            where = f" at {frame.filename}, line {frame.lineno}: `{frame.line}`"
+        raise TypeError(
+            f"{what} cannot be compiled{where}: {str(error).splitlines()[0]} Use "
+            "jax.numpy in place of numpy, and jnp.where or jax.lax.cond in place of "
+            "`if` on a value"
+        ) from error
+
+
+def _is_the_users(filename: str) -> bool:
+    return not any(Path(filename).is_relative_to(folder) for folder in NOT_THE_USERS)
 
 
 class ActFn:
@@ -56,6 +91,15 @@ class ActFn:
             except UNTRACEABLE as error:
                 self._give_up(error)
         return self.pure(*args)
+
+    def check_traceable(self, *args: Any) -> None:
+        """Traces once.
+
+        Raises:
+            TypeError: It cannot be traced; the line is named, with the reason.
+        """
+        with explained(f"{type(self._agent).__name__}.{self._name}"):
+            jax.eval_shape(self.pure, *args)
 
     def pure(
         self,

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.config import check_int
 from kitae.config.run_name import checked_run_name
+from kitae.envs.functional import as_jax_env
 
 VIDEO_EVERY = 100
 
@@ -73,13 +74,14 @@ def make_vec_env(
     if mode == "async":
         # JAX has threads, and a forked process would hold their locks for ever.
         vector_kwargs["context"] = "forkserver"
-    return gym.make_vec(
+    env = gym.make_vec(
         env_id,
         num_envs=n_envs,
         vectorization_mode=mode,
         vector_kwargs=vector_kwargs,
         **env_kwargs,
     )
+    return as_jax_env(env, n_envs) or env
 
 
 def _mode(env_id: str, asked: str | None) -> str:

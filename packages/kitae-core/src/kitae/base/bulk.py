@@ -1,0 +1,199 @@
+"""Loops whose random numbers are drawn for many steps at once.
+
+Drawing a few random numbers in every step of a compiled loop costs far more than
+drawing the numbers of a thousand steps together: each draw is a loop of its own, with
+a fixed cost. So a loop's body is split in two. What depends on the number of the step
+and on nothing that an earlier step computed (folding in keys, drawing numbers, the
+value of a schedule) is computed for many steps in one vectorised program before the
+loop; the loop runs the rest. The results are the same to the last bit, since JAX's
+generator gives the same numbers for a key alone and among many.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+
+CALLS = ("jit", "pjit")
+
+
+class Split(NamedTuple):
+    """A loop's body in two parts; see `split`.
+
+    Attributes:
+        ahead: `ahead(constants, x) -> ahead_values`, of one step, to be vmapped.
+        step: `step(constants, carry, x, ahead_values) -> (carry, y)`.
+        bytes_ahead: What `ahead` gives for one step.
+        y: Shapes and dtypes of `y`.
+    """
+
+    ahead: Callable[[Any, jax.Array], list[jax.Array]]
+    step: Callable[[Any, Any, jax.Array, list[jax.Array]], tuple[Any, Any]]
+    bytes_ahead: int
+    y: Any
+
+
+def split(
+    body: Callable[[Any, Any, jax.Array], tuple[Any, Any]],
+    constants: Any,
+    carry: Any,
+    x: jax.Array,
+) -> Split:
+    """Splits a loop's body by what it needs the carry for.
+
+    Args:
+        body: `body(constants, carry, x) -> (carry, y)`, pure.
+        constants: The same at every step; arrays or their shapes, as `carry` and `x`.
+        carry: What a step passes to the next.
+        x: What tells one step from another, its number say.
+
+    Returns:
+        Two functions that together do what `body` does.
+    """
+    closed, (_, y) = jax.make_jaxpr(body, return_shape=True)(constants, carry, x)
+    flat = _inlined(closed)
+    jaxpr = flat.jaxpr
+    n_constants, n_carry = len(jax.tree.leaves(constants)), len(jax.tree.leaves(carry))
+    constant_vars = jaxpr.invars[:n_constants]
+    carry_vars = jaxpr.invars[n_constants : n_constants + n_carry]
+    x_vars = jaxpr.invars[n_constants + n_carry :]
+
+    of_x, of_carry = set(x_vars), set(carry_vars)
+    ahead_eqns, step_eqns = [], []
+    for eqn in jaxpr.eqns:
+        inputs = {var for var in eqn.invars if not isinstance(var, Literal)}
+        if inputs & of_carry or eqn.effects:
+            of_carry.update(eqn.outvars)
+            step_eqns.append(eqn)
+        elif inputs & of_x:
+            of_x.update(eqn.outvars)
+            ahead_eqns.append(eqn)
+        else:
+            # Of constants only: either part may need it, and XLA computes it once.
+            ahead_eqns.append(eqn)
+            step_eqns.append(eqn)
+    drawn = {var for eqn in ahead_eqns for var in eqn.outvars} & of_x
+    passed = [var for var in _used(step_eqns, jaxpr.outvars) if var in drawn]
+
+    inputs = [*jaxpr.constvars, *constant_vars]
+    run_ahead = _program(jaxpr, ahead_eqns, [*inputs, *x_vars], passed)
+    run_step = _program(
+        jaxpr, step_eqns, [*jaxpr.constvars, *jaxpr.invars, *passed], jaxpr.outvars
+    )
+    carry_def, y_def = jax.tree.structure(carry), jax.tree.structure(y)
+
+    def ahead(constants: Any, x: jax.Array) -> list[jax.Array]:
+        return run_ahead(*flat.consts, *jax.tree.leaves((constants, x)))
+
+    def step(
+        constants: Any, carry: Any, x: jax.Array, values: Sequence[jax.Array]
+    ) -> tuple[Any, Any]:
+        leaves = jax.tree.leaves((constants, carry, x))
+        outs = run_step(*flat.consts, *leaves, *values)
+        new_carry = jax.tree.unflatten(carry_def, outs[:n_carry])
+        return new_carry, jax.tree.unflatten(y_def, outs[n_carry:])
+
+    return Split(ahead, step, sum(_bytes(var.aval) for var in passed), y)
+
+
+def _used(eqns: Sequence[Any], outvars: Sequence[Any]) -> list[Any]:
+    """Returns the variables that the equations and the results read, each once."""
+    read = [var for eqn in eqns for var in eqn.invars] + list(outvars)
+    return list(dict.fromkeys(var for var in read if not isinstance(var, Literal)))
+
+
+def ahead(parts: Split, constants: Any, numbers: jax.Array) -> list[jax.Array]:
+    """Draws what all steps of a loop need.
+
+    Args:
+        parts: The body.
+        constants: The same at every step.
+        numbers: `[length]`, the `x` of each step.
+
+    Returns:
+        Arrays `[length, ...]`.
+    """
+    return jax.vmap(parts.ahead, in_axes=(None, 0))(constants, numbers)
+
+
+def loop(
+    parts: Split,
+    length: int,
+    constants: Any,
+    carry: Any,
+    numbers: jax.Array,
+    values: list[jax.Array],
+    n: jax.Array,
+) -> tuple[Any, Any]:
+    """Runs the first `n` of `length` steps.
+
+    Args:
+        parts: The body.
+        length: What memory is set aside for, at least 1.
+        constants: The same at every step.
+        carry: What a step passes to the next.
+        numbers: `[length]`, the `x` of each step.
+        values: What `ahead` draws for these numbers.
+        n: int32 in `[0, length]`; a value, so that another count is no other program.
+
+    Returns:
+        The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
+    """
+    ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), parts.y)
+
+    def step(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        carry, ys = state
+        carry, y = parts.step(constants, carry, numbers[i], [v[i] for v in values])
+        ys = jax.tree.map(
+            lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, i, 0),
+            ys,
+            y,
+        )
+        return carry, ys
+
+    return jax.lax.fori_loop(jnp.int32(0), n, step, (carry, ys))
+
+
+def _bytes(aval: Any) -> int:
+    itemsize = getattr(aval.dtype, "itemsize", 8)
+    return int(np.prod(aval.shape, dtype=np.int64)) * itemsize
+
+
+def _program(
+    jaxpr: Jaxpr, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]
+) -> Callable[..., list[jax.Array]]:
+    """Makes a function of some of a program's equations."""
+    part = jaxpr.replace(
+        constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
+    )
+    return jaxpr_as_fun(ClosedJaxpr(part, []))
+
+
+def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Returns the same program without calls: a call may mix both parts."""
+
+    def run(closed: ClosedJaxpr, *args: Any) -> list[Any]:
+        jaxpr = closed.jaxpr
+        values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        values |= dict(zip(jaxpr.invars, args, strict=True))
+
+        def read(var: Any) -> Any:
+            return var.val if isinstance(var, Literal) else values[var]
+
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name in CALLS:
+                call = functools.partial(run, eqn.params["jaxpr"])
+                outs = call(*map(read, eqn.invars))
+            else:
+                invars = [var for var in eqn.invars if not isinstance(var, Literal)]
+                invars = list(dict.fromkeys(invars))
+                call = _program(jaxpr, [eqn], invars, eqn.outvars)
+                outs = call(*map(read, invars))
+            values.update(zip(eqn.outvars, outs, strict=True))
+        return list(map(read, jaxpr.outvars))
+
+    return jax.make_jaxpr(functools.partial(run, closed))(*closed.in_avals)

@@ -1,0 +1,360 @@
+"""The same agents, on environments that are JAX functions."""
+
+import warnings
+from dataclasses import fields, replace
+from pathlib import Path
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.experimental.functional import FuncEnv
+from gymnasium.spaces import Box, Discrete
+
+from kitae.base import OnPolicyAgent
+from kitae.base.host import train_on_host
+from kitae.base.statistics import EpisodeStatistics
+from kitae.envs.functional import JaxVectorEnv
+from kitae.envs.host import HostStep
+
+
+class Walk(FuncEnv):
+    """A walk on a line that starts somewhere near 0 and ends past 3, with noise.
+
+    The state is a pair: where it is, and how long it went on. All places are eighths,
+    so that the order of additions, which is XLA's to choose, makes no difference.
+    """
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = Discrete(2)
+
+    def initial(self, rng, params=None):
+        return jax.random.randint(rng, (1,), -8, 8) / 8.0, jnp.int32(0)
+
+    def transition(self, state, action, rng, params=None):
+        where, t = state
+        noise = jax.random.randint(rng, (1,), -3, 4) / 8.0
+        return where + jnp.where(action == 1, 1.0, -0.5) + noise, t + 1
+
+    def observation(self, state, rng, params=None):
+        return state[0]
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return state[0][0] * 0.5
+
+    def terminal(self, state, rng, params=None):
+        return jnp.abs(state[0][0]) > 3.0
+
+
+def walks(n_envs=3, limit=7):
+    return JaxVectorEnv(Walk(), n_envs, limit)
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_same(mine, theirs):
+    """Alike up to the rounding of sums, which XLA orders as it likes."""
+    for a, b in zip(leaves(mine), leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def assert_same_history(mine, theirs):
+    for field in fields(mine):
+        mine_too, theirs_too = getattr(mine, field.name), getattr(theirs, field.name)
+        assert np.array_equal(mine_too, theirs_too), field.name
+
+
+class WalkAgent:
+    """A `world.TableAgent` whose actions depend on its value, its step and its key."""
+
+    def __new__(cls, world, env, run_name="run", **changes):
+        class Curious(world.TableAgent):
+            def explore(self, observation):
+                key = self.interact_keys(observation)
+                value = self.state["value"][0]
+                n_envs = observation.shape[0]
+                chance = jax.nn.sigmoid(value + 0.01 * self.step) * jnp.ones(n_envs)
+                coin = jax.random.bernoulli(key, chance)
+                return coin.astype(jnp.int32), jnp.log(chance)
+
+        return world.make_agent(env, run_name, Curious, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"skip_steps": 3},
+        {"skip_steps": 9, "n_epochs": 2},
+        {"start_step": 41},
+        {"skip_steps": 4, "start_step": 20, "max_buffer_size": 6},
+        {"log_frequency": 7, "save_frequency": 25},
+    ],
+    ids=str,
+)
+def test_both_drivers_do_the_same(world, changes):
+    """Also across a second training that ends within a group of `skip_steps`."""
+    env = walks()
+    compiled = WalkAgent(world, env, "compiled", n_env_steps=400, **changes)
+    hosted = WalkAgent(world, env, "hosted", n_env_steps=400, **changes)
+    for n_env_steps in (150, 85):
+        mine = compiled.train(env, n_env_steps)
+        theirs = train_on_host(hosted, env, hosted.step + n_env_steps)
+        assert len(mine.episode_return) > 5
+        assert_same_history(mine, theirs)
+        assert compiled.step == hosted.step
+        assert compiled.iteration == hosted.iteration
+        assert compiled.updates == hosted.updates == int(compiled.state["updates"])
+        assert_same(compiled.state, hosted.state)
+        assert_same(compiled.memory, hosted.memory)
+
+
+def on_policy_agent(env, run_name, world):
+    class Sums(OnPolicyAgent):
+        def __init__(self, run_name, config):
+            super().__init__(
+                run_name,
+                config,
+                lambda key, config, **_: {"sum": jnp.float32(0), "updates": 0},
+                lambda config: None,
+                lambda config: self._process,
+                lambda config: self._update,
+            )
+
+        def _process(self, state, key, experience):
+            noise = jax.random.normal(key, experience.reward.shape)
+            return experience.reward + 0.1 * noise, experience.observation[..., 0]
+
+        def _update(self, state, key, batch):
+            reward, where = batch
+            total = 0.5 * state["sum"] + jnp.sum(reward * where)
+            state = {"sum": total, "updates": state["updates"] + 1}
+            return state, {"sum": total}
+
+        def explore(self, observation):
+            key = self.interact_keys(observation)
+            n_envs = observation.shape[0]
+            chance = jax.nn.sigmoid(self.state["sum"]) * jnp.ones(n_envs)
+            return jax.random.bernoulli(key, chance).astype(jnp.int32), chance
+
+        select_action = explore
+
+    config = world.make_config(
+        env, n_env_steps=400, max_buffer_size=8, batch_size=6, n_epochs=2
+    )
+    return Sums(run_name, config)
+
+
+def test_on_policy_too(world):
+    env = walks()
+    compiled = on_policy_agent(env, "compiled", world)
+    hosted = on_policy_agent(env, "hosted", world)
+    for n_env_steps in (200, 48):
+        mine = compiled.train(env, n_env_steps)
+        theirs = train_on_host(hosted, env, hosted.step + n_env_steps)
+        assert_same_history(mine, theirs)
+        assert compiled.updates == hosted.updates == int(compiled.state["updates"])
+        assert compiled.updates > 0
+        assert_same(compiled.state, hosted.state)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(world):
+    env = walks()
+    states = []
+    for seed in (0, 0, 1):
+        agent = WalkAgent(world, env, seed=seed)
+        agent.config = replace(agent.config, seed=seed)
+        agent = type(agent)("run", replace(agent.config, seed=seed))
+        agent.train(env, 100)
+        states.append(float(agent.state["value"][0]))
+    assert states[0] == states[1] != states[2]
+
+
+def test_nothing_is_traced_twice(world):
+    env = walks()
+    agent = world.make_agent(env, n_env_steps=600, save_frequency=50, log_frequency=20)
+    agent.train(env, 150)
+    agent.evaluate(env, 3)
+    once = dict(agent.traces)
+    agent.train(env, 150)
+    agent.train(env, 99)
+    agent.evaluate(env, 3)
+    assert agent.traces == once
+
+
+def test_what_is_written_is_what_the_host_driver_writes(world):
+    import csv
+
+    def rows(agent, name):
+        with (agent.run_dir / name).open(newline="") as file:
+            timed = ("seconds", "steps_per_second")
+            return [
+                {key: row[key] for key in row if key not in timed}
+                for row in csv.DictReader(file)
+            ]
+
+    env = walks()
+    changes = {"n_env_steps": 200, "log_frequency": 30, "save_frequency": 60}
+    compiled = WalkAgent(world, env, "compiled", **changes)
+    compiled.train(env, 200)
+    hosted = WalkAgent(world, env, "hosted", **changes)
+    train_on_host(hosted, env, 200)
+    for name in ("metrics.csv", "episodes.csv"):
+        mine, theirs = rows(compiled, name), rows(hosted, name)
+        assert len(mine) == len(theirs) > 3
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.keys() == b.keys()
+            for key in a:
+                assert float(a[key] or 0) == pytest.approx(float(b[key] or 0)), key
+    saved = sorted(int(p.name) for p in (compiled.run_dir / "checkpoints").iterdir())
+    assert saved == sorted(
+        int(p.name) for p in (hosted.run_dir / "checkpoints").iterdir()
+    )
+
+
+def test_a_run_goes_on_from_its_checkpoint(world):
+    env = walks()
+    agent = WalkAgent(world, env, n_env_steps=200)
+    agent.train(env, 99)
+    again = WalkAgent(world, env, n_env_steps=200)
+    history = again.resume(env, 150)
+    assert (history.env_steps, again.step) == (51, 150)
+    agent.train(env, 51)
+    assert_same(again.state, agent.state)
+    assert_same(again.memory, agent.memory)
+
+
+def test_gymnasiums_own_forms_of_an_environment_are_taken(world):
+    single = Walk()
+    agent = WalkAgent(world, walks())
+    agent.train(single, 60)
+    assert agent.step == 60
+
+    made = gym.make_vec("phys2d/CartPole-v1", num_envs=2)
+    agent = world.make_agent(made)
+    agent.train(made, 60)
+    assert agent.step == 60
+
+
+def test_a_method_that_cannot_be_traced_is_told_by_its_line(world):
+    class Branches(world.TableAgent):
+        def explore(self, observation):
+            if observation[0, 0] > 0:  # a branch on a value
+                return jnp.zeros(3, jnp.int32), jnp.zeros(3)
+            return jnp.ones(3, jnp.int32), jnp.zeros(3)
+
+    class Converts(world.TableAgent):
+        def explore(self, observation):
+            where = np.asarray(observation)
+            return jnp.zeros(3, jnp.int32), jnp.asarray(where[:, 0])
+
+    env = walks()
+    for kind, line in (
+        (Branches, "if observation[0, 0] > 0:"),
+        (Converts, "where = np.asarray(observation)"),
+    ):
+        agent = world.make_agent(env, agent_type=kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(TypeError) as caught:
+                agent.train(env, 50)
+        message = str(caught.value)
+        assert f"{kind.__name__}.explore cannot be compiled at {__file__}" in message
+        assert line in message
+        assert "jnp.where" in message
+    assert not Path("runs").exists()
+
+
+def test_an_update_that_cannot_be_traced_is_told_by_its_line(world):
+    class Branches(world.TableAgent):
+        def _update_factory(self, config):
+            def update(state, key, batch):
+                if batch[1].sum() > 0:
+                    return state, {"loss_value": jnp.float32(0)}
+                return state, {"loss_value": jnp.float32(1)}
+
+            return update
+
+    env = walks()
+    agent = world.make_agent(env, agent_type=Branches)
+    with pytest.raises(TypeError, match=r"line \d+: `if batch\[1\].sum\(\) > 0:`"):
+        agent.train(env, 50)
+
+
+def test_refuses_another_number_of_environments_or_other_spaces(world):
+    agent = WalkAgent(world, walks(3))
+    with pytest.raises(ValueError, match=r"4 environments, but env_cfg.n_envs is 3"):
+        agent.train(walks(4), 50)
+
+    class Wider(Walk):
+        action_space = Discrete(3)
+
+    with pytest.raises(ValueError, match="env has the action_space"):
+        agent.train(JaxVectorEnv(Wider(), 3, 7), 50)
+
+
+@pytest.mark.parametrize("what", ["reward", "observation", "action", "loss"])
+def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
+    class Bad(Walk):
+        def reward(self, state, action, next_state, rng, params=None):
+            usual = super().reward(state, action, next_state, rng)
+            return jnp.where((what == "reward") & (next_state[1] == 4), jnp.nan, usual)
+
+        def observation(self, state, rng, params=None):
+            bad = (what == "observation") & (state[1] == 4)
+            return jnp.where(bad, jnp.inf, state[0])
+
+    class Agent(world.TableAgent):
+        def explore(self, observation):
+            actions, log_probs = super().explore(observation)
+            bad = (what == "action") & (self.step >= 30)
+            return jnp.where(bad, -1, actions), log_probs
+
+        def _update_factory(self, config):
+            update = super()._update_factory(config)
+
+            def changed(state, key, batch):
+                state, _ = update(state, key, batch)
+                bad = (what == "loss") & (state["updates"] == 20)
+                return state, {"loss_value": jnp.where(bad, jnp.nan, 1.0)}
+
+            return changed
+
+    env = JaxVectorEnv(Bad(), 3, 7)
+    agent = world.make_agent(env, agent_type=Agent, n_env_steps=200)
+    kind = FloatingPointError if what == "loss" else ValueError
+    with pytest.raises(kind) as caught:
+        agent.train(env, 200)
+    told = {
+        "reward": "reward is not finite",
+        "observation": "observation is not finite",
+        "action": "environment 0, at environment step 33: its action is outside",
+        "loss": "loss_value is nan",
+    }
+    assert told[what] in str(caught.value)
+    assert not list(agent.run_dir.glob("checkpoints/*"))
+
+
+def test_many_steps_are_counted_as_one_by_one():
+    rng = np.random.default_rng(0)
+    one, many = EpisodeStatistics(3), EpisodeStatistics(3)
+    steps = 0
+    for length in (1, 5, 40, 2):
+        reward = rng.normal(size=(length, 3)).astype(np.float32)
+        ended = rng.random((length, 3)) < 0.2
+        counts = steps + 3 * np.arange(1, length + 1)
+        steps = counts[-1]
+        many.record_many(reward, ended, counts)
+        for t in range(length):
+            never, always = np.zeros(3, bool), np.ones(3, bool)
+            one.record(
+                HostStep(None, None, reward[t], ended[t], never, always), counts[t]
+            )
+    assert len(one) > 10
+    np.testing.assert_allclose(many.returns, one.returns, rtol=1e-12)
+    assert many.lengths == one.lengths
+    assert many.env_steps == one.env_steps
+    assert many.envs == one.envs
