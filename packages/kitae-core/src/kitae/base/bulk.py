@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+SMALL = 64
 CALLS = ("jit", "pjit")
 
 
@@ -143,19 +144,69 @@ def loop(
     Returns:
         The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
     """
-    ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), parts.y)
+    pack, unpack = packing(carry)
+    pack_y, unpack_y = packing(parts.y)
+    ys = jax.tree.map(
+        lambda y: jnp.zeros((length, *y.shape), y.dtype),
+        jax.eval_shape(pack_y, parts.y),
+    )
 
     def step(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        carry, ys = state
-        carry, y = parts.step(constants, carry, numbers[i], [v[i] for v in values])
+        packed, ys = state
+        carry, y = parts.step(
+            constants, unpack(packed), numbers[i], [v[i] for v in values]
+        )
         ys = jax.tree.map(
             lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, i, 0),
             ys,
-            y,
+            pack_y(y),
         )
-        return carry, ys
+        return pack(carry), ys
 
-    return jax.lax.fori_loop(jnp.int32(0), n, step, (carry, ys))
+    packed, ys = jax.lax.fori_loop(jnp.int32(0), n, step, (pack(carry), ys))
+    return unpack(packed), jax.vmap(unpack_y)(ys)
+
+
+def packing(tree: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Makes functions that put all small leaves of one dtype into one array.
+
+    What a loop passes on costs by the leaf: each is copied by an operation of its own,
+    and a dozen counters and flags take as long as a matrix product.
+
+    Args:
+        tree: Arrays, or their shapes.
+
+    Returns:
+        `pack(tree) -> (arrays by dtype, others)` and its inverse.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    kinds = [str(leaf.dtype) if leaf.size <= SMALL else None for leaf in leaves]
+    groups = sorted({kind for kind in kinds if kind is not None})
+
+    def pack(tree: Any) -> tuple[list[jax.Array], list[jax.Array]]:
+        of = list(zip(jax.tree.leaves(tree), kinds, strict=True))
+        packed = [
+            jnp.concatenate([leaf.ravel() for leaf, kind in of if kind == group])
+            for group in groups
+        ]
+        return packed, [leaf for leaf, kind in of if kind is None]
+
+    def unpack(packed: tuple[list[jax.Array], list[jax.Array]]) -> Any:
+        parts: dict[str | None, Any] = {None: iter(packed[1])}
+        for group, array in zip(groups, packed[0], strict=True):
+            sizes = [
+                leaf.size for leaf, k in zip(leaves, kinds, strict=True) if k == group
+            ]
+            parts[group] = iter(jnp.split(array, np.cumsum(sizes)))
+        return jax.tree.unflatten(
+            treedef,
+            [
+                next(parts[kind]).reshape(leaf.shape)
+                for leaf, kind in zip(leaves, kinds, strict=True)
+            ],
+        )
+
+    return pack, unpack
 
 
 def _bytes(aval: Any) -> int:
