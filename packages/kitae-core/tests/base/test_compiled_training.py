@@ -358,3 +358,64 @@ def test_many_steps_are_counted_as_one_by_one():
     assert many.lengths == one.lengths
     assert many.env_steps == one.env_steps
     assert many.envs == one.envs
+
+
+def test_each_of_many_seeds_is_as_if_trained_alone(world):
+    env = walks()
+    changes = {"n_env_steps": 200, "skip_steps": 2, "log_frequency": 30}
+    agent = WalkAgent(world, env, "many", **changes)
+    before = leaves(agent.state)
+    runs = agent.train_seeds(env, 149, seeds=[3, 0, 2**32 - 1])
+    assert [run.seed for run in runs] == [3, 0, 2**32 - 1]
+    assert_same(agent.state, before)
+    assert agent.step == 0
+    for run in runs:
+        alone = type(agent)("alone", replace(agent.config, seed=run.seed))
+        history = alone.train(env, 149)
+        assert_same_history(run.history, history)
+        run.agent.save()
+        assert run.agent.run_dir.name == f"many-seed{run.seed}"
+        assert_same(run.agent.state, alone.state)
+        assert_same(run.agent.memory, alone.memory)
+        for name in ("episodes.csv",):
+            mine = (run.agent.run_dir / name).read_text()
+            assert mine == (alone.run_dir / name).read_text()
+        # Both go on alike.
+        assert_same_history(run.agent.train(env, 60), alone.train(env, 60))
+    returns = [float(run.history.episode_return.sum()) for run in runs]
+    assert len(set(returns)) == 3
+
+
+def test_many_seeds_of_an_on_policy_agent(world):
+    env = walks()
+    agent = on_policy_agent(env, "many", world)
+    for run in agent.train_seeds(env, 100, seeds=range(2)):
+        alone = type(agent)("alone", replace(agent.config, seed=run.seed))
+        assert_same_history(run.history, alone.train(env, 100))
+        assert_same(run.agent.state, alone.state)
+
+
+def test_seeds_are_checked(world):
+    env = walks()
+    agent = WalkAgent(world, env)
+    for seeds, message in (
+        ([], "at least one"),
+        ([1, 1], "different"),
+        ([-1], r"seeds must be .* -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            agent.train_seeds(env, 50, seeds)
+    hosted = world.count_envs()
+    with pytest.raises(TypeError, match=r"JAX functions.*_?SyncVectorEnv"):
+        world.make_agent(hosted).train_seeds(hosted, 50, [0])
+
+
+def test_devices_are_checked(world):
+    env = walks()
+    agent = WalkAgent(world, env)
+    device = jax.devices()[0]
+    with pytest.raises(ValueError, match=r"n_envs = 3 must be a multiple of the 2"):
+        agent.train(env, 50, devices=[device, device])
+    hosted = world.count_envs()
+    with pytest.raises(TypeError, match="devices are for environments that are JAX"):
+        world.make_agent(hosted).train(hosted, 50, devices=[device])

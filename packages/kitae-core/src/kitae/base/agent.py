@@ -1,23 +1,28 @@
 """What every agent is given once its four functions are written."""
 
+import copy
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base import checkpoint
-from kitae.base.compiled import Programs, train_compiled
+from kitae.base.compiled import SeedRun, train_compiled, train_seeds
+from kitae.base.devices import Devices
 from kitae.base.evaluation import evaluate
 from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
-from kitae.base.pytrees import owned, same_leaves
+from kitae.base.programs import Programs
+from kitae.base.pytrees import addressable, firm, owned, same_leaves
 from kitae.base.run_dir import new_run_dir, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import History
@@ -95,6 +100,14 @@ class BaseAgent(IAgent):
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
 
+        self._make_state = lambda key: train_state_factory(
+            key, config, preprocess_fn=preprocess_fn, tabulate=False
+        )
+        self._start()
+
+    def _start(self) -> None:
+        """Begins with no step taken and nothing remembered."""
+        config = self.config
         # The key that `interact_keys` draws from.
         self.key = stream_key(config.seed, Stream.INTERACT)
         # Training's own never change: what an iteration draws, its number tells. They
@@ -118,11 +131,15 @@ class BaseAgent(IAgent):
         """Refuses a config that can never update."""
 
     @abstractmethod
-    def _storage(self) -> Any:
-        """Returns the pure functions of the memory, `init` and `add` among them."""
+    def _storage(self, shares: int = 1) -> Any:
+        """Returns the pure functions of the memory, `init` and `add` among them.
+
+        Args:
+            shares: Of how many it is one, where environments are split over devices.
+        """
 
     @abstractmethod
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+    def _compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
         """Returns `learn(state, memory, key) -> (state, memory, info)`, pure."""
 
     @abstractmethod
@@ -173,7 +190,8 @@ class BaseAgent(IAgent):
 
     @cached_property
     def _learn(self) -> Any:
-        add, learn = self._storage().add, self._pure_learn()
+        storage = self._storage()
+        add, learn = storage.add, self._pure_learn(storage)
 
         def add_and_learn(
             state: State,
@@ -187,9 +205,9 @@ class BaseAgent(IAgent):
 
         return jax.jit(add_and_learn, donate_argnums=(0, 1))
 
-    def _pure_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+    def _pure_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
         """Returns `learn(state, memory, key_data, iteration)`, to be traced."""
-        learn = self._compose_learn()
+        learn = self._compose_learn(storage)
 
         def checked(
             state: State, memory: Any, key_data: jax.Array, iteration: jax.Array
@@ -204,7 +222,13 @@ class BaseAgent(IAgent):
 
     # --- What a user calls ----------------------------------------------------------
 
-    def train(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+    def train(
+        self,
+        env: VectorEnv | gym.Env,
+        n_env_steps: int,
+        *,
+        devices: Sequence[Any] | None = None,
+    ) -> History:
         """Trains for `n_env_steps` environment steps more.
 
         Makes `runs/<run_name>/` at the first call (or, where that exists,
@@ -218,6 +242,9 @@ class BaseAgent(IAgent):
             n_env_steps: Environment steps (transitions), summed over the parallel
                 environments, at least 1. The last vector step is taken whole, so up
                 to `n_envs - 1` more.
+            devices: For environments that are JAX functions: over which to split the
+                environments, the replay and the batches. With `jax.distributed`, the
+                devices of all processes, each of which makes this call. Default: one.
 
         Returns:
             What happened in this call.
@@ -228,9 +255,56 @@ class BaseAgent(IAgent):
             FloatingPointError: An update gave a value that is not finite.
         """
         check_int("n_env_steps", n_env_steps, 1)
-        return self._train_until(env, self.step + n_env_steps)
+        return self._train_until(env, self.step + n_env_steps, devices)
 
-    def resume(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+    def train_seeds(
+        self, env: Any, n_env_steps: int, seeds: Iterable[int]
+    ) -> list[SeedRun]:
+        """Trains new agents of this config, one for each seed, in one program.
+
+        Each result is what `train` would give alone with that seed, up to the order in
+        which floats are added. This agent itself is not trained. Each seed has a run
+        of its own, `runs/<run_name>-seed<seed>/`, with config and metrics; checkpoints
+        are left to you: `result.agent.save()`.
+
+        Args:
+            env: Environments that are JAX functions, as for `train`.
+            n_env_steps: Environment steps of each seed, at least 1.
+            seeds: Different ones, each in `[0, 2**32 - 1]`.
+
+        Returns:
+            For each seed, in order, `(seed, agent, history)`.
+
+        Raises:
+            ValueError: A seed is out of range or there twice.
+            TypeError: The environments are no JAX functions.
+
+        Example:
+            >>> runs = agent.train_seeds(env, 10_000, seeds=range(16))  # doctest: +SKIP
+            >>> runs[3].agent.evaluate(env, 100).mean()  # doctest: +SKIP
+        """
+        check_int("n_env_steps", n_env_steps, 1)
+        seeds = list(seeds)
+        for seed in seeds:
+            check_int("seeds", seed, 0, MAX_SEED)
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must be different ones, at least one, got {seeds}")
+        jax_env = as_jax_env(env, self.config.env_cfg.n_envs)
+        if jax_env is None:
+            raise TypeError(
+                "train_seeds needs environments that are JAX functions, such as "
+                f'make_vec_env("phys2d/CartPole-v1", n_envs); got {type(env).__name__}'
+            )
+        programs = Programs(self, jax_env, n_seeds=len(seeds))
+        return train_seeds(self._with_seeds(seeds), programs, n_env_steps)
+
+    def resume(
+        self,
+        env: VectorEnv | gym.Env,
+        n_env_steps: int,
+        *,
+        devices: Sequence[Any] | None = None,
+    ) -> History:
         """Goes on from the last checkpoint of the run.
 
         That is the agent's own run, if it has trained, else `runs/<run_name>/`: where
@@ -242,6 +316,7 @@ class BaseAgent(IAgent):
         Args:
             env: As for `train`.
             n_env_steps: Environment steps in all, those of the checkpoint included.
+            devices: As for `train`.
 
         Returns:
             What happened in this call; nothing, if the checkpoint is that far.
@@ -255,7 +330,7 @@ class BaseAgent(IAgent):
         run_dir = self.run_dir or runs_root() / self.run_name
         self.restore(run_dir)
         self.run_dir = run_dir
-        return self._train_until(env, n_env_steps)
+        return self._train_until(env, n_env_steps, devices)
 
     def evaluate(
         self, env: VectorEnv | gym.Env, n_episodes: int, *, seed: int | None = None
@@ -286,11 +361,15 @@ class BaseAgent(IAgent):
         """Writes a checkpoint of everything to the run's directory.
 
         Returns:
-            The checkpoint's directory, `<run_dir>/checkpoints/<step>`.
+            The checkpoint's directory, `<run_dir>/checkpoints/<step>`. Of several
+            processes that train one agent, the first one writes it.
         """
-        run_dir = self._own_run_dir()
         self._prepare()
         self._take_in(update=False)
+        arrays = addressable(self._saved_arrays())
+        if jax.process_index() != 0:
+            return runs_root() / self.run_name
+        run_dir = self._own_run_dir()
         counters = {
             "step": self.step,
             "iteration": self.iteration,
@@ -298,7 +377,7 @@ class BaseAgent(IAgent):
             "rows": self.rows.tolist(),
             "row": self._row_kind(),
         }
-        return checkpoint.save(run_dir, self.step, self._saved_arrays(), counters)
+        return checkpoint.save(run_dir, self.step, arrays, counters)
 
     def restore(self, run_dir: str | Path) -> None:
         """Takes over everything that the last checkpoint of `run_dir` holds.
@@ -352,7 +431,9 @@ class BaseAgent(IAgent):
             self.memory = self._add(self.memory, *rows)
         return None
 
-    def _train_until(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+    def _train_until(
+        self, env: Any, n_env_steps: int, devices: Sequence[Any] | None
+    ) -> History:
         if self.config.env_cfg.n_agents > 1:
             raise ValueError(
                 f"env_cfg.n_agents = {self.config.env_cfg.n_agents}: only environments "
@@ -370,19 +451,55 @@ class BaseAgent(IAgent):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        programs = self._programs(env)
+        programs = self._programs(env, devices)
         if programs is not None:
             return train_compiled(self, programs, n_env_steps)
+        if devices is not None:
+            raise TypeError(
+                "devices are for environments that are JAX functions, got "
+                f"{type(env).__name__}"
+            )
         return train_on_host(self, env, n_env_steps)
 
-    def _programs(self, env: Any) -> Programs | None:
+    def _programs(self, env: Any, devices: Sequence[Any] | None) -> Programs | None:
         """Returns the programs for JAX environments, those of the last ones again."""
-        if self._compiled_for is None or self._compiled_for[0] is not env:
-            jax_env = as_jax_env(env, self.config.env_cfg.n_envs)
+        used = (env, None if devices is None else tuple(devices))
+        known = self._compiled_for
+        if known is None or known[0][0] is not env or known[0][1] != used[1]:
+            n_envs = self.config.env_cfg.n_envs
+            jax_env = as_jax_env(env, n_envs)
             if jax_env is None:
                 return None
-            self._compiled_for = (env, Programs(self, jax_env))
-        return self._compiled_for[1]
+            split = None
+            if devices is not None:
+                split = Devices(devices, n_envs, self.config.update_cfg.batch_size)
+            known = self._compiled_for = (
+                used,
+                Programs(self, jax_env, devices=split),
+            )
+        return known[1]
+
+    def _with_seeds(self, seeds: Sequence[int]) -> "list[Self]":
+        """Returns new agents of this config, one for each seed."""
+        keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
+
+        def leaves(key: jax.Array) -> list[jax.Array]:
+            return [firm(leaf) for leaf in jax.tree.leaves(self._make_state(key))]
+
+        columns = jax.jit(jax.vmap(leaves))(keys)
+        # What they share: programs that are traced once.
+        _ = self._act, self._select, self._add, self._learn
+        agents = []
+        for i, seed in enumerate(seeds):
+            agent = copy.copy(self)
+            agent.config = replace(self.config, seed=seed)
+            agent.run_name = f"{self.run_name}-seed{seed}"
+            agent.state = jax.tree.unflatten(
+                jax.tree.structure(self.state), [column[i] for column in columns]
+            )
+            agent._start()
+            agents.append(agent)
+        return agents
 
     def _passed(self, iterations: int, updates: int) -> None:
         """Counts iterations in which every step was a transition, and their updates."""

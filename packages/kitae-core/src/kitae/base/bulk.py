@@ -124,6 +124,7 @@ def ahead(parts: Split, constants: Any, numbers: jax.Array) -> list[jax.Array]:
 def loop(
     parts: Split,
     length: int,
+    small: int,
     constants: Any,
     carry: Any,
     numbers: jax.Array,
@@ -135,6 +136,7 @@ def loop(
     Args:
         parts: The body.
         length: What memory is set aside for, at least 1.
+        small: Leaves of at most so many elements travel together; see `packing`.
         constants: The same at every step.
         carry: What a step passes to the next.
         numbers: `[length]`, the `x` of each step.
@@ -144,8 +146,8 @@ def loop(
     Returns:
         The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
     """
-    pack, unpack = packing(carry)
-    pack_y, unpack_y = packing(parts.y)
+    pack, unpack = packing(carry, small)
+    pack_y, unpack_y = packing(parts.y, small)
     ys = jax.tree.map(
         lambda y: jnp.zeros((length, *y.shape), y.dtype),
         jax.eval_shape(pack_y, parts.y),
@@ -167,7 +169,7 @@ def loop(
     return unpack(packed), jax.vmap(unpack_y)(ys)
 
 
-def packing(tree: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Makes functions that put all small leaves of one dtype into one array.
 
     What a loop passes on costs by the leaf: each is copied by an operation of its own,
@@ -175,12 +177,13 @@ def packing(tree: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
     Args:
         tree: Arrays, or their shapes.
+        small: The most elements of a leaf that is small.
 
     Returns:
         `pack(tree) -> (arrays by dtype, others)` and its inverse.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    kinds = [str(leaf.dtype) if leaf.size <= SMALL else None for leaf in leaves]
+    kinds = [str(leaf.dtype) if leaf.size <= small else None for leaf in leaves]
     groups = sorted({kind for kind in kinds if kind is not None})
 
     def pack(tree: Any) -> tuple[list[jax.Array], list[jax.Array]]:

@@ -47,7 +47,13 @@ def save(
         path: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for path, leaf in _paths(trees).items()
     }
-    with ocp.StandardCheckpointer() as checkpointer:
+    # Of several processes, the one that writes need not wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"process{jax.process_index()}",
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(
             (temporary / "arrays").absolute(),
             {str(i): leaf for i, leaf in enumerate(leaves.values())},

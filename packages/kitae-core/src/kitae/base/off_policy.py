@@ -87,15 +87,17 @@ class OffPolicyAgent(BaseAgent):
                 f"n_envs = {n_envs}"
             )
 
-    def _storage(self) -> Any:
+    def _storage(self, shares: int = 1) -> Any:
         update = self.config.update_cfg
         return uniform_replay(
-            update.max_buffer_size, self.config.env_cfg.n_envs, update.batch_size
+            update.max_buffer_size,
+            self.config.env_cfg.n_envs // shares,
+            update.batch_size // shares,
         )
 
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+    def _compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
         return off_policy_learn(
-            self._storage().sample,
+            storage.sample,
             self.process_experience_fn,
             self.update_step_fn,
             self.config.update_cfg.n_epochs,

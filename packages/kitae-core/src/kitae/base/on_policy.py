@@ -101,15 +101,22 @@ class OnPolicyAgent(BaseAgent):
                 "and -1"
             )
 
-    def _storage(self) -> Rollout:
+    def _storage(self, shares: int = 1) -> Rollout:
+        if shares != 1:
+            raise ValueError(
+                f"{type(self).__name__} learns from whole rollouts, which are not "
+                "split over devices"
+            )
         return rollout_storage(
             self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs
         )
 
-    def _compose_learn(self) -> Callable[..., tuple[State, Any, Info]]:
+    def _compose_learn(
+        self, storage: Rollout
+    ) -> Callable[..., tuple[State, Any, Info]]:
         update = self.config.update_cfg
         return on_policy_learn(
-            self._storage(),
+            storage,
             self.process_experience_fn,
             self.update_step_fn,
             update.n_epochs,

@@ -45,3 +45,17 @@ def same_leaves(new: Any, old: Any, where: str) -> Any:
         return firm(after)
 
     return jax.tree_util.tree_map_with_path(same, new, old)
+
+
+def addressable(tree: Any) -> Any:
+    """Gathers what is spread over several processes, all of which make this call."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental.multihost_utils import process_allgather
+
+    def gather(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return process_allgather(leaf, tiled=True)
+        return leaf
+
+    return jax.tree.map(gather, tree)

@@ -43,10 +43,16 @@ class Report:
         agent: Who trains.
         statistics: The episodes of this training.
         until: Environment steps at which it ends.
+        shown: Whether there is a progress bar on the terminal.
     """
 
     def __init__(
-        self, agent: "BaseAgent", statistics: EpisodeStatistics, until: int
+        self,
+        agent: "BaseAgent",
+        statistics: EpisodeStatistics,
+        until: int,
+        *,
+        shown: bool = True,
     ) -> None:
         self._info: Info = {}
         self._agent = agent
@@ -56,7 +62,7 @@ class Report:
         self._written_episodes = 0
         self._start = self._shown = self._last_time = time.perf_counter()
         self._first_step = self._last_step = agent.step
-        self._progress = _progress()
+        self._progress = _progress(shown)
         self._task = self._progress.add_task(
             agent.run_name, total=until, completed=agent.step, stats=""
         )
@@ -205,7 +211,20 @@ class Report:
         self._progress.refresh()
 
 
-def _progress() -> Progress:
+class Silent(Report):
+    """Checks, but shows and writes nothing: another process does."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def after_step(self, before: int, after: int) -> None:
+        """Does nothing."""
+
+
+def _progress(shown: bool) -> Progress:
     console = Console()
     return Progress(
         TextColumn("{task.description}"),
@@ -215,7 +234,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         auto_refresh=False,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
     )
 
 

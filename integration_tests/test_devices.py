@@ -1,0 +1,186 @@
+"""Training split over eight forced devices, and over two processes of four.
+
+The number of devices is set before JAX starts, so each test runs a script of its own.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+AGENT = """
+import os, sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import kitae.config as cfg
+from kitae.algos import DQN, DQNParams
+from kitae.envs.make import make_vec_env
+
+
+def make_agent(n_envs=16):
+    env = make_vec_env("phys2d/CartPole-v1", n_envs)
+    config = cfg.AlgoConfig(
+        seed=0,
+        algo_params=DQNParams(target_update_period=2, hidden_sizes=(32,)),
+        update_cfg=cfg.UpdateConfig(
+            learning_rate=1e-2, max_buffer_size=20, batch_size=32
+        ),
+        train_cfg=cfg.TrainConfig(n_env_steps=640),
+        env_cfg=cfg.EnvConfig(
+            "CartPole", env.single_observation_space, env.single_action_space, n_envs
+        ),
+    )
+    return env, DQN("run", config)
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+"""
+
+SAME_UPDATE = """
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from kitae.buffer import Experience
+
+assert jax.device_count() == 8
+env, agent = make_agent()
+keys = jax.random.split(jax.random.key(3), 4)
+batch = Experience(
+    jax.random.normal(keys[0], (32, 4)),
+    jax.random.randint(keys[1], (32,), 0, 2),
+    jax.random.normal(keys[2], (32,)),
+    jnp.arange(32) % 5 == 0,
+    jax.random.normal(keys[3], (32, 4)),
+    jnp.zeros(32),
+    jnp.zeros(32, bool),
+)
+
+
+@jax.jit
+def updated(state, batch):
+    key = jax.random.key(0)
+    state = jax.tree.map(lambda leaf: leaf, state)
+    return agent.update_step_fn(
+        state, key, agent.process_experience_fn(state, key, batch)
+    )
+
+
+mesh = Mesh(np.array(jax.devices()), ("env",))
+split = jax.device_put(batch, NamedSharding(mesh, P("env")))
+assert len(split.reward.sharding.device_set) == 8
+state = jax.device_put(agent.state, NamedSharding(mesh, P()))
+program = updated.lower(state, split).compile().as_text()
+assert "all-reduce" in program  # each device had its part, and they were added up
+for mine, alone in zip(
+    leaves(updated(state, split)), leaves(updated(agent.state, batch)), strict=True
+):
+    np.testing.assert_allclose(mine, alone, rtol=1e-4, atol=1e-6)
+"""
+
+SPLIT_TRAINING = """
+env, agent = make_agent()
+before = leaves(agent.state)
+history = agent.train(env, 640, devices=jax.devices())
+assert len(history.episode_return) > 5
+assert history.updates == agent.updates == 38
+words = agent.memory.data.words
+assert words.sharding.shard_shape(words.shape)[1] == 2, "two environments on each"
+params = agent.state.qvalue.params
+assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
+
+# The replay holds what the environments gave, each row on the device of its own.
+from kitae.buffer import stored_rows
+rows = stored_rows(agent.memory)
+steps = np.asarray(rows.next_observation)[: -1]
+following = np.asarray(rows.observation)[1:]
+ended = np.asarray(rows.done | rows.truncated)[: -1]
+written = np.array(agent.memory.position)
+assert (np.array(agent.memory.size) == 20).all()
+same = (steps == following).all(axis=-1)
+where = (np.arange(19)[:, None] + 1) % 20 != written % 20
+assert (same | ended | ~where).all()
+
+# A checkpoint holds all of it, and goes on with any number of devices.
+one = make_agent()[1]
+one.resume(env, 700)
+assert one.step == 704
+"""
+
+TWO_PROCESSES = """
+jax.distributed.initialize(
+    f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1])
+)
+assert (jax.device_count(), jax.local_device_count()) == (8, 4)
+os.makedirs(sys.argv[1])
+os.chdir(sys.argv[1])
+env, agent = make_agent()
+agent.train(env, 640, devices=jax.devices())
+np.savez("state.npz", *leaves(agent.state), step=agent.step, updates=agent.updates)
+"""
+
+
+def start(script, devices, *arguments, cwd):
+    path = cwd / f"script{'-'.join(arguments)}.py"
+    path.write_text(AGENT + script, encoding="utf-8")
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, str(path), *arguments],
+        cwd=cwd,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process):
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize(
+    "script", [SAME_UPDATE, SPLIT_TRAINING], ids=["update", "training"]
+)
+def test_eight_devices(script, tmp_path):
+    finished(start(script, 8, cwd=tmp_path))
+
+
+def test_two_processes_train_one_agent(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [start(TWO_PROCESSES, 4, i, port, cwd=tmp_path) for i in "01"]
+    for process in processes:
+        finished(process)
+    states = [np.load(tmp_path / i / "state.npz") for i in "01"]
+    assert int(states[0]["step"]) == 640
+    assert int(states[0]["updates"]) == 38
+    for name in states[0].files:
+        np.testing.assert_array_equal(states[0][name], states[1][name])
+    # One of them writes the run.
+    assert (tmp_path / "0" / "runs" / "run" / "checkpoints" / "640").is_dir()
+    assert not (tmp_path / "1" / "runs").exists()
+
+    # On one process with eight devices it is the same training.
+    finished(start(ONE_PROCESS, 8, cwd=tmp_path))
+    alone = np.load(tmp_path / "alone.npz")
+    for name in alone.files:
+        np.testing.assert_allclose(
+            alone[name], states[0][name], rtol=1e-3, atol=1e-5, err_msg=name
+        )
+
+
+ONE_PROCESS = """
+env, agent = make_agent()
+agent.train(env, 640, devices=jax.devices())
+np.savez("alone.npz", *leaves(agent.state))
+"""

@@ -1,0 +1,351 @@
+"""What an agent and environments that are JAX functions are compiled to."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+from kitae.base import bulk
+from kitae.base.devices import Devices
+from kitae.base.host import MAX_STEP, device_step
+from kitae.base.pytrees import firm
+from kitae.base.seeding import Stream, env_seed
+from kitae.base.tracing import explained
+from kitae.envs.functional import START, EnvState, JaxVectorEnv
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+MAX_BYTES = 2**26
+MAX_LENGTH = 4_096
+
+TERMINATED, TRUNCATED, BAD_ACTION, BAD_OBSERVATION = 1, 2, 4, 8
+
+
+class Constants(NamedTuple):
+    """What stays the same through a training.
+
+    Attributes:
+        interact_key: Key data.
+        learn_key: Key data.
+        env_key: Key data.
+        first_iteration: uint32, at which the environments were reset.
+        first_step: int32, the environment steps taken until then.
+    """
+
+    interact_key: Any
+    learn_key: Any
+    env_key: Any
+    first_iteration: Any
+    first_step: Any
+
+
+# Which of them differ from seed to seed.
+SEEDED: Any = Constants(0, 0, 0, None, None)
+
+
+class Carry(NamedTuple):
+    """What one iteration passes to the next.
+
+    Attributes:
+        state: The agent's.
+        memory: What it learns from.
+        env: Where the environments are.
+        actions: What comes next, `[n_envs, ...]`: chosen already.
+        log_probs: Of these actions.
+        pending: Rows of the last step and which of them count; `add` takes them in
+            before the next update. None for an agent that adds them at once.
+    """
+
+    state: Any
+    memory: Any
+    env: EnvState
+    actions: jax.Array
+    log_probs: jax.Array
+    pending: Any
+
+
+class Programs:
+    """The compiled programs that train one agent on one environment.
+
+    An iteration is what it is on the host: act, learn from all the rows so far, step
+    the environments. It is cut at another place: the action comes last, from the
+    parameters just learned, and the next iteration's step takes it. So nothing reads
+    parameters that are then overwritten, and nothing need be copied.
+
+    Args:
+        agent: Whose functions are compiled. It must hold its memory.
+        env: The environments.
+        n_seeds: Trainings side by side in one program, each leaf of a carry with an
+            axis more in front. None: one, without that axis.
+        devices: Over which the environments, the replay and the batches are split.
+    """
+
+    def __init__(
+        self,
+        agent: "BaseAgent",
+        env: JaxVectorEnv,
+        n_seeds: int | None = None,
+        devices: Devices | None = None,
+    ) -> None:
+        self._agent = agent
+        self.env = env
+        self.n_seeds = n_seeds
+        self.devices = devices
+        storage = agent._storage(1 if devices is None else devices.n)
+        if devices is not None:
+            storage = devices.storage(storage)
+        self._add = storage.add
+        self._learn = agent._pure_learn(storage)
+        self._loops: dict[tuple[int, bool], Loop] = {}
+        self.begin = jax.jit(self._over_seeds(self._begin, (0, SEEDED)))
+
+    def loop(self, size: int, update: bool, carry: Carry, constants: Constants) -> Any:
+        """Returns the program that runs groups of iterations, made at the first call.
+
+        Args:
+            size: Iterations in a group, at least 1.
+            update: Whether each group has one update.
+            carry: For its shapes.
+            constants: For their shapes.
+        """
+        if (size, update) not in self._loops:
+            name = type(self._agent).__name__
+            with explained(f"{name}'s explore, process_experience or update_step"):
+                parts = bulk.split(
+                    partial(self._group, size, update),
+                    self._of_one_seed(constants, SEEDED),
+                    self._of_one_seed(carry, 0),
+                    jnp.uint32(0),
+                )
+            self._loops[size, update] = self._made(parts, size)
+        return self._loops[size, update]
+
+    def knows(self, size: int, update: bool) -> bool:
+        """Whether this program was made before."""
+        return (size, update) in self._loops
+
+    def _made(self, parts: bulk.Split, size: int) -> "Loop":
+        told = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parts.y))
+        bytes_per_group = (parts.bytes_ahead + told) * (self.n_seeds or 1)
+        config = self._agent.config
+        logged = -(-config.train_cfg.log_frequency // (size * self.env.num_envs))
+        fits = MAX_BYTES // max(bytes_per_group, 1)
+        length = max(1, min(fits, logged, MAX_LENGTH // size))
+        small = bulk.SMALL if self.devices is None else 0
+        ahead = self._over_seeds(partial(bulk.ahead, parts), (SEEDED, None))
+        loop = self._over_seeds(
+            partial(bulk.loop, parts, length, small), (SEEDED, 0, None, 0, None)
+        )
+        everywhere = None if self.devices is None else self.devices.everywhere
+        return Loop(ahead, loop, size, length, everywhere)
+
+    def _over_seeds(self, function: Callable[..., Any], in_axes: Any) -> Any:
+        return function if self.n_seeds is None else jax.vmap(function, in_axes=in_axes)
+
+    def _of_one_seed(self, tree: Any, axes: Any) -> Any:
+        if self.n_seeds is None:
+            return tree
+        return jax.tree.map(
+            lambda axis, part: part if axis is None else _first(part),
+            axes,
+            tree,
+            is_leaf=lambda axis: axis is None,
+        )
+
+    def _begin(self, state: Any, constants: Constants) -> Any:
+        """Resets the environments and chooses the first actions."""
+        key = jax.random.wrap_key_data(constants.env_key)
+        env = jax.tree.map(firm, self.env.initial(jax.random.fold_in(key, START)))
+        return env, *self._act(state, constants, constants.first_iteration, env)
+
+    def _act(
+        self, state: Any, constants: Constants, iteration: jax.Array, env: EnvState
+    ) -> tuple[jax.Array, jax.Array]:
+        steps = (iteration - constants.first_iteration).astype(jnp.int32)
+        taken = steps * self.env.num_envs
+        room = MAX_STEP - constants.first_step
+        step = jnp.where(taken > room, MAX_STEP, constants.first_step + taken)
+        return self._agent._act.pure(
+            state, constants.interact_key, iteration, step, env.observation
+        )
+
+    def _group(
+        self,
+        size: int,
+        update: bool,
+        constants: Constants,
+        carry: Carry,
+        first: jax.Array,
+    ) -> tuple[Carry, tuple[jax.Array, dict[str, jax.Array]]]:
+        """Runs `size` iterations with one update: first, or last where it must wait."""
+        at = 0 if self._agent.learns_while_env_steps else size - 1
+        outcomes, info = [], {}
+        spans = [(0, at, False), (at, at + 1, update), (at + 1, size, False)]
+        for start, end, learns in spans:
+            if start == end:
+                continue
+            body = partial(self._iterate, learns)
+            numbers = first + jnp.arange(start, end, dtype=jnp.uint32)
+            if end - start == 1:
+                carry, (outcome, new) = body(constants, carry, numbers[0])
+                outcome = outcome[None]
+            else:
+                parts = bulk.split(body, constants, carry, numbers[0])
+                values, n = bulk.ahead(parts, constants, numbers), end - start
+                small = bulk.SMALL if self.devices is None else 0
+                carry, (outcome, new) = bulk.loop(
+                    parts, n, small, constants, carry, numbers, values, jnp.int32(n)
+                )
+            outcomes.append(outcome)
+            info |= new if learns else {}
+        return carry, (jnp.concatenate(outcomes), info)
+
+    def _iterate(
+        self, learns: bool, constants: Constants, carry: Carry, iteration: jax.Array
+    ) -> tuple[Carry, tuple[jax.Array, dict[str, jax.Array]]]:
+        agent, env = self._agent, self.env
+        state, memory, info = carry.state, carry.memory, {}
+        at_once = not agent.learns_while_env_steps
+        if not at_once:
+            memory = self._add(memory, *carry.pending)
+            if learns:
+                state, memory, info = self._learn(
+                    state, memory, constants.learn_key, iteration
+                )
+        env_key = jax.random.wrap_key_data(constants.env_key)
+        step_key = jax.random.fold_in(env_key, iteration - constants.first_iteration)
+        env_state, step = env.transition(
+            carry.env, env_actions(carry.actions, env.single_action_space), step_key
+        )
+        env_state = jax.tree.map(firm, env_state)
+        rows = agent._rows(
+            carry.env.observation,
+            carry.actions,
+            step.reward,
+            step.terminated,
+            step.next_observation,
+            carry.log_probs,
+            step.truncated,
+        )
+        pending = None
+        if at_once:
+            memory = self._add(memory, rows)
+            if learns:
+                state, memory, info = self._learn(
+                    state, memory, constants.learn_key, iteration + 1
+                )
+        else:
+            pending = (rows, jnp.ones(env.num_envs, bool))
+        actions, log_probs = self._act(state, constants, iteration + 1, env_state)
+        after = Carry(state, memory, env_state, actions, log_probs, pending)
+        if self.devices is not None:
+            after = self.devices.constrained(after)
+        bad_action = is_bad(carry.actions, env.single_action_space)
+        return after, (pack(step, bad_action), info)
+
+
+class Loop:
+    """A program of many groups of iterations, with a count that is a value.
+
+    Args:
+        ahead: Draws what all groups need.
+        loop: Runs them.
+        size: Iterations in a group.
+        length: The most groups in one call.
+        everywhere: The sharding of what is drawn ahead, where there are devices.
+    """
+
+    def __init__(
+        self,
+        ahead: Callable[..., Any],
+        loop: Callable[..., Any],
+        size: int,
+        length: int,
+        everywhere: Any,
+    ) -> None:
+        self.size = size
+        self.length = length
+        self._ahead = jax.jit(
+            ahead, compiler_options=quickly_compiled(), out_shardings=everywhere
+        )
+        self._loop = jax.jit(loop, donate_argnums=1)
+
+    def __call__(
+        self, constants: Constants, carry: Carry, first: int, n: int
+    ) -> tuple[Carry, Any]:
+        """Runs `n` groups, of which the first begins with iteration `first`."""
+        groups = np.arange(self.length, dtype=np.uint32)
+        numbers = np.uint32(first % 2**32) + np.uint32(self.size) * groups
+        values = self._ahead(constants, numbers)
+        return self._loop(constants, carry, numbers, values, np.int32(n))
+
+
+def quickly_compiled() -> dict[str, Any]:
+    """Compiler options for a program that is run seldom.
+
+    At its usual level XLA's CPU backend takes several seconds to optimise a few calls
+    of the random generator, which then cost a thousandth of a training's time.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu else {}
+
+
+def pack(step: Any, bad_action: jax.Array) -> jax.Array:
+    """Packs what the host wants to know of a step: float32 `[2, n_envs]`.
+
+    One array, since each one more costs as much as a small matrix product.
+    """
+    finite = jnp.ones_like(bad_action)
+    for leaf in jax.tree.leaves(step.next_observation):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            finite &= jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1)
+    flags = (
+        TERMINATED * step.terminated
+        + TRUNCATED * step.truncated
+        + BAD_ACTION * bad_action
+        + BAD_OBSERVATION * ~finite
+    )
+    return jnp.stack([step.reward, flags.astype(jnp.float32)])
+
+
+def is_bad(actions: jax.Array, space: Any) -> jax.Array:
+    """Returns bool `[n_envs]`: whether the space does not allow the action."""
+    if isinstance(space, Discrete):
+        return (actions < 0) | (actions >= space.n)
+    if isinstance(space, MultiDiscrete):
+        bad = (actions < 0) | (actions >= jnp.asarray(space.nvec))
+    elif isinstance(space, Box):
+        bad = ~jnp.isfinite(actions)
+    else:
+        bad = jnp.zeros(actions.shape, bool)
+    return bad.reshape(bad.shape[0], -1).any(axis=1)
+
+
+def env_actions(actions: jax.Array, space: Any) -> jax.Array:
+    """Returns `actions` with the first number that the space has."""
+    if isinstance(space, Discrete | MultiDiscrete):
+        return actions + jnp.asarray(space.start, actions.dtype)
+    return actions
+
+
+def training_constants(agent: "BaseAgent") -> Constants:
+    """Returns what the programs of one training need to know."""
+    seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
+    return Constants(
+        interact_key=agent.interact_key,
+        learn_key=agent.learn_key,
+        env_key=jax.random.key_data(jax.random.key(int(seed.generate_state(1)[0]))),
+        first_iteration=np.uint32(agent.iteration),
+        first_step=device_step(agent.step),
+    )
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
+    )
