@@ -1,6 +1,7 @@
 """The page on custom agents, as it stands."""
 
 import re
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 import kitae.config as cfg
 from kitae.buffer import stored_rows
+from kitae.envs.functional import JaxVectorEnv
+from kitae.envs.make import make_vec_env
 
 
 @pytest.fixture
@@ -42,6 +45,23 @@ def test_learns(tutorial):
     returns = page["history"].episode_return
     ends = page["history"].episode_env_step
     assert returns[ends > 80_000].mean() > 120
+
+
+def test_learns_in_one_compiled_program_too(tutorial):
+    """The very same class, on an environment that is a JAX function."""
+    page = tutorial()
+    env = make_vec_env("phys2d/CartPole-v1", 16)
+    assert isinstance(env, JaxVectorEnv)
+    env_cfg = cfg.EnvConfig(
+        "phys2d/CartPole-v1", env.single_observation_space, env.single_action_space, 16
+    )
+    train_cfg = cfg.TrainConfig(n_env_steps=100_000)
+    config = replace(page["algo_config"], env_cfg=env_cfg, train_cfg=train_cfg)
+    history = page["DQN"]("compiled", config).train(env, 100_000)
+    # One update before each vector step, from the step on that has a batch to learn of.
+    assert history.updates == 100_000 // 16 - 256 // 16
+    late = history.episode_env_step > 80_000
+    assert history.episode_return[late].mean() > 120
 
 
 def test_the_page_says_what_it_trains(root):

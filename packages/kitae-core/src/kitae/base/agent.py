@@ -1,17 +1,14 @@
 """What every agent is given once its four functions are written."""
 
-import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -22,7 +19,7 @@ from kitae.base.evaluation import evaluate
 from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.programs import Programs
-from kitae.base.pytrees import addressable, firm, owned, same_leaves
+from kitae.base.pytrees import addressable, owned, same_leaves
 from kitae.base.run_dir import new_run_dir, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import History
@@ -296,7 +293,7 @@ class BaseAgent(IAgent):
                 f'make_vec_env("phys2d/CartPole-v1", n_envs); got {type(env).__name__}'
             )
         programs = Programs(self, jax_env, n_seeds=len(seeds))
-        return train_seeds(self._with_seeds(seeds), programs, n_env_steps)
+        return train_seeds(self, programs, n_env_steps, seeds)
 
     def resume(
         self,
@@ -478,28 +475,6 @@ class BaseAgent(IAgent):
                 Programs(self, jax_env, devices=split),
             )
         return known[1]
-
-    def _with_seeds(self, seeds: Sequence[int]) -> "list[Self]":
-        """Returns new agents of this config, one for each seed."""
-        keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
-
-        def leaves(key: jax.Array) -> list[jax.Array]:
-            return [firm(leaf) for leaf in jax.tree.leaves(self._make_state(key))]
-
-        columns = jax.jit(jax.vmap(leaves))(keys)
-        # What they share: programs that are traced once.
-        _ = self._act, self._select, self._add, self._learn
-        agents = []
-        for i, seed in enumerate(seeds):
-            agent = copy.copy(self)
-            agent.config = replace(self.config, seed=seed)
-            agent.run_name = f"{self.run_name}-seed{seed}"
-            agent.state = jax.tree.unflatten(
-                jax.tree.structure(self.state), [column[i] for column in columns]
-            )
-            agent._start()
-            agents.append(agent)
-        return agents
 
     def _passed(self, iterations: int, updates: int) -> None:
         """Counts iterations in which every step was a transition, and their updates."""

@@ -1,8 +1,10 @@
 """The loops that train on environments which are JAX functions."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from kitae.base.programs import (
 )
 from kitae.base.pytrees import firm, owned
 from kitae.base.report import Report, Silent
+from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import EpisodeStatistics, History
 from kitae.config.schedule import crossed
 
@@ -180,18 +183,20 @@ class SeedRun(NamedTuple):
 
 
 def train_seeds(
-    agents: Sequence["BaseAgent"], programs: Programs, n_env_steps: int
+    agent: "BaseAgent", programs: Programs, n_env_steps: int, seeds: Sequence[int]
 ) -> list[SeedRun]:
     """Trains agents that differ in their seed alone, all in one program.
 
     Args:
-        agents: New ones, with their run's names; trained in place.
+        agent: What they are like; it is not trained itself.
         programs: Made for as many seeds.
         n_env_steps: Environment steps of each agent.
+        seeds: Of the agents.
 
     Returns:
-        One result for each agent, in order.
+        One result for each seed, in order.
     """
+    agents = with_seeds(agent, seeds)
     first = agents[0]
     _check(first, programs)
     first._begin()
@@ -233,6 +238,27 @@ def train_seeds(
         SeedRun(agent.config.seed, agent, statistics.history(agent.step, agent.updates))
         for agent, statistics in zip(agents, counted, strict=True)
     ]
+
+
+def with_seeds(agent: "BaseAgent", seeds: Sequence[int]) -> list["BaseAgent"]:
+    """Returns new agents of an agent's config, one for each seed."""
+
+    def leaves(key: jax.Array) -> list[jax.Array]:
+        return [firm(leaf) for leaf in jax.tree.leaves(agent._make_state(key))]
+
+    keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
+    columns = jax.jit(jax.vmap(leaves))(keys)
+    # What they share: programs that are traced once.
+    _ = agent._act, agent._select, agent._add, agent._learn
+    structure, agents = jax.tree.structure(agent.state), []
+    for i, seed in enumerate(seeds):
+        new = copy.copy(agent)
+        new.config = replace(agent.config, seed=seed)
+        new.run_name = f"{agent.run_name}-seed{seed}"
+        new.state = jax.tree.unflatten(structure, [column[i] for column in columns])
+        new._start()
+        agents.append(new)
+    return agents
 
 
 def stacked(trees: Sequence[Any]) -> Any:
