@@ -220,9 +220,14 @@ def _bytes(aval: Any) -> int:
 def _program(
     jaxpr: Jaxpr, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]
 ) -> Callable[..., list[jax.Array]]:
-    """Makes a function of some of a program's equations."""
+    """Makes a function of those of a program's equations that its results need."""
+    needed, kept = set(_used([], outvars)), []
+    for eqn in reversed(eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            needed.update(_used([eqn], []))
+            kept.insert(0, eqn)
     part = jaxpr.replace(
-        constvars=[], invars=list(invars), outvars=list(outvars), eqns=list(eqns)
+        constvars=[], invars=list(invars), outvars=list(outvars), eqns=kept
     )
     return jaxpr_as_fun(ClosedJaxpr(part, []))
 

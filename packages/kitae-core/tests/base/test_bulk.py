@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kitae.base import bulk
+
+
+def body(scale, carry, number):
+    """Draws, computes with the carry inside a nested call, and branches on it."""
+    key = jax.random.fold_in(jax.random.key(7), number)
+    coin_key, noise_key = jax.random.split(key)
+
+    @jax.jit
+    def move(x, key):  # mixes what can be drawn ahead with what cannot
+        return scale * x + jax.nn.relu(jax.random.normal(key, x.shape))
+
+    x = move(carry["x"], noise_key)
+    heads = jax.random.bernoulli(coin_key)
+    x = jax.lax.cond(x.sum() > 1.0, lambda: x * 0.5, lambda: x)
+    carry = {"x": x, "count": carry["count"] + heads, "big": carry["big"] + 1.0}
+    return carry, {"sum": x.sum(), "heads": heads, "number": number}
+
+
+CARRY = {"x": jnp.ones(3), "count": jnp.int32(0), "big": jnp.zeros((20, 20))}
+
+
+def loop(n, first=5, length=10, small=64):
+    scale, carry = jnp.float32(0.25), CARRY
+    parts = bulk.split(body, scale, carry, jnp.uint32(0))
+    numbers = jnp.uint32(first) + jnp.arange(length, dtype=jnp.uint32)
+
+    def run(scale, carry, n):
+        values = bulk.ahead(parts, scale, numbers)
+        return bulk.loop(parts, length, small, scale, carry, numbers, values, n)
+
+    return jax.jit(run)(scale, carry, jnp.int32(n))
+
+
+@pytest.mark.parametrize("small", [0, 64])
+@pytest.mark.parametrize("n", [0, 1, 7, 10])
+def test_a_loop_does_what_its_body_does_step_by_step(n, small):
+    carry, ys = loop(n, small=small)
+    expected, rows = CARRY, []
+    for number in range(5, 5 + n):
+        expected, row = jax.jit(body)(jnp.float32(0.25), expected, jnp.uint32(number))
+        rows.append(row)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), carry) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), CARRY
+    )
+    for name in CARRY:
+        np.testing.assert_allclose(carry[name], expected[name], rtol=1e-6)
+    assert ys["heads"].dtype == bool
+    for name in ("sum", "heads", "number"):
+        told = [float(row[name]) for row in rows]
+        np.testing.assert_allclose(ys[name][:n].astype(float), told, rtol=1e-6)
+        assert not ys[name][n:].any()
+
+
+def primitives(jaxpr):
+    names = set()
+    for eqn in jaxpr.eqns:
+        names.add(eqn.primitive.name)
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+        ):
+            if hasattr(inner, "jaxpr"):
+                names |= primitives(inner.jaxpr)
+    return names
+
+
+def test_all_random_numbers_are_drawn_ahead():
+    scale, number = jnp.float32(0.25), jnp.uint32(0)
+    parts = bulk.split(body, scale, CARRY, number)
+    values = jax.eval_shape(parts.ahead, scale, number)
+    ahead = primitives(jax.make_jaxpr(parts.ahead)(scale, number).jaxpr)
+    step = primitives(jax.make_jaxpr(parts.step)(scale, CARRY, number, values).jaxpr)
+    assert "random_bits" in ahead
+    assert not {name for name in step if name.startswith("random")}
+    # Three normal numbers and a coin.
+    assert parts.bytes_ahead == 3 * 4 + 1
+    assert "cond" in step
+
+
+def test_what_an_earlier_step_computed_is_never_drawn_ahead():
+    def carries_its_key(constants, key, number):
+        key, mine = jax.random.split(key)
+        return key, jax.random.uniform(mine)
+
+    key = jax.random.key(0)
+    parts = bulk.split(carries_its_key, (), key, jnp.uint32(0))
+    assert parts.bytes_ahead == 0
+    numbers = jnp.arange(4, dtype=jnp.uint32)
+    values = bulk.ahead(parts, (), numbers)
+    _, drawn = bulk.loop(parts, 4, 64, (), key, numbers, values, jnp.int32(4))
+    expected = []
+    for _ in range(4):
+        key, mine = jax.random.split(key)
+        expected.append(float(jax.random.uniform(mine)))
+    assert drawn.tolist() == expected
+
+
+def test_side_effects_stay_in_the_loop():
+    seen = []
+
+    def tells(constants, carry, number):
+        jax.debug.callback(lambda x: seen.append(int(x)), number)
+        return carry + 1, number
+
+    carry = jnp.int32(0)
+    parts = bulk.split(tells, (), carry, jnp.uint32(0))
+    numbers = jnp.arange(6, dtype=jnp.uint32)
+    values = bulk.ahead(parts, (), numbers)
+    bulk.loop(parts, 6, 64, (), carry, numbers, values, jnp.int32(3))
+    jax.effects_barrier()
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_packing_keeps_every_leaf():
+    tree = {
+        "a": jnp.arange(6.0).reshape(2, 3),
+        "b": jnp.array([True, False]),
+        "c": jnp.int32(-3),
+        "d": jnp.array(np.nan),
+        "e": jnp.zeros((0, 2)),
+        "f": jnp.arange(5, dtype=jnp.uint8),
+        "g": jnp.ones((9, 9)),
+    }
+    pack, unpack = bulk.packing(tree, small=10)
+    packed = pack(tree)
+    assert len(packed[0]) == 4  # float32, bool, int32 and uint8
+    assert [x.shape for x in packed[1]] == [(9, 9)]
+    for name, leaf in unpack(packed).items():
+        assert leaf.dtype == tree[name].dtype
+        np.testing.assert_array_equal(leaf, tree[name])
