@@ -12,12 +12,12 @@ one run mean something, steps per second on a busy machine do not.
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+
+from bench_sides import Side, ratios, serve, spread
 
 N_ENVS, BATCH_SIZE, BUFFER_STEPS = 16, 256, 6_250
 LEARNING_RATE = 3e-4
@@ -87,40 +87,15 @@ def sb3_trainer() -> Train:
 TRAINERS = {"kitae": kitae_trainer, "stable-baselines3": sb3_trainer}
 
 
-class Side:
-    """One side in a process of its own, idle while the other has its turn."""
+def timed(train: Train) -> Callable[[int], float]:
+    """Makes a function that trains and returns the seconds."""
 
-    def __init__(self, name: str, folder: str) -> None:
-        command = [sys.executable, __file__, "--side", name]
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def steps_per_second(self, n_env_steps: int) -> float:
-        """Times one turn."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(n_env_steps, file=self.process.stdin, flush=True)
-        return n_env_steps / float(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def serve(name: str) -> None:
-    """Trains for as many steps as each line of the input says; answers in seconds."""
-    train = TRAINERS[name]()
-    for line in sys.stdin:
+    def turn(n_env_steps: int) -> float:
         start = time.perf_counter()
-        train(int(line))
-        print(time.perf_counter() - start, flush=True)
+        train(n_env_steps)
+        return time.perf_counter() - start
+
+    return turn
 
 
 def main() -> None:
@@ -132,37 +107,33 @@ def main() -> None:
     parser.add_argument("--side", choices=TRAINERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        serve(arguments.side)
+        serve(timed(TRAINERS[arguments.side]()))
         return
 
     speeds: dict[str, list[float]] = {name: [] for name in TRAINERS}
     with tempfile.TemporaryDirectory() as folder:
-        sides = {name: Side(name, folder) for name in TRAINERS}
+        sides = {
+            name: Side([sys.executable, __file__, "--side", name], folder)
+            for name in TRAINERS
+        }
         steps = {}
         for name, side in sides.items():
-            side.steps_per_second(10_000)
-            steps[name] = int(side.steps_per_second(20_000) * arguments.seconds)
+            side.turn(10_000)
+            steps[name] = int(20_000 / side.turn(20_000) * arguments.seconds)
         for _ in range(arguments.turns):
             for name, side in sides.items():
-                speeds[name].append(side.steps_per_second(steps[name]))
+                speeds[name].append(steps[name] / side.turn(steps[name]))
         for side in sides.values():
             side.close()
 
-    ours, theirs = speeds.values()
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    ratio = ratios(*speeds.values())
     print(f"CartPole-v1, {N_ENVS} environments, an update of {BATCH_SIZE} per step")
     for name, values in speeds.items():
-        print(
-            f"{name:24} {statistics.median(values):9,.0f} steps/s "
-            f"({min(values):,.0f} to {max(values):,.0f})"
-        )
-    print(
-        f"{'ratio':24} {statistics.median(ratios):9.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f}), {arguments.turns} turns"
-    )
+        print(f"{name:24} {spread(values)} steps/s")
+    print(f"{'ratio':24} {spread(ratio, 2)}, {arguments.turns} turns")
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({"steps_per_second": speeds, "ratio": ratios}, file, indent=1)
+            json.dump({"steps_per_second": speeds, "ratio": ratio}, file, indent=1)
 
 
 if __name__ == "__main__":
