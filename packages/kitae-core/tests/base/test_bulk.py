@@ -77,8 +77,8 @@ def test_all_random_numbers_are_drawn_ahead():
     step = primitives(jax.make_jaxpr(parts.step)(scale, CARRY, number, values).jaxpr)
     assert "random_bits" in ahead
     assert not {name for name in step if name.startswith("random")}
-    # Three normal numbers and a coin.
-    assert parts.bytes_ahead == 3 * 4 + 1
+    # Three normal numbers, a coin, and the coin as the number that is counted.
+    assert parts.bytes_ahead == 3 * 4 + 1 + 4
     assert "cond" in step
 
 

@@ -1,3 +1,6 @@
+import sys
+from importlib import metadata
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -84,6 +87,18 @@ def test_films_the_first_environment_only(tmp_path, monkeypatch):
             "capture_video films one environment of vectorization_mode='sync'",
         ),
         ({"vectorization_mode": "turbo"}, "vectorization_mode must be one of"),
+        (
+            {"backend": "brax"},
+            r"backend must be one of \('gymnasium', 'gymnax', 'jumanji'\), got 'brax'",
+        ),
+        (
+            {"backend": "gymnax", "capture_video": True, "run_name": "x"},
+            "capture_video needs backend='gymnasium', got 'gymnax'",
+        ),
+        (
+            {"backend": "jumanji", "vectorization_mode": "sync"},
+            "vectorization_mode='sync' needs backend='gymnasium', got 'jumanji'",
+        ),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):
@@ -94,6 +109,46 @@ def test_refuses_bad_arguments(arguments, message):
 def test_an_unknown_environment_is_named():
     with pytest.raises(gym.error.Error, match="CartPool"):
         make_vec_env("CartPool-v1", 2)
+
+
+@pytest.mark.parametrize("backend", ["gymnax", "jumanji"])
+def test_a_backend_that_is_not_installed_is_told(backend, monkeypatch):
+    def find(name):
+        raise metadata.PackageNotFoundError(name)
+
+    message = rf'{backend} is not installed: pip install "kitae-core\[{backend}\]"'
+    monkeypatch.setattr(metadata, "version", find)
+    with pytest.raises(ImportError, match=message):
+        make_vec_env("CartPole-v1", 2, backend=backend)
+
+
+@pytest.mark.parametrize(
+    "backend, version, is_old",
+    [
+        ("gymnax", "0.0.9", True),
+        ("gymnax", "1.0.0", False),
+        ("gymnax", "10.0", False),
+        ("jumanji", "1.0.1", True),
+        ("jumanji", "1.1.0rc1", False),
+    ],
+)
+def test_a_backend_with_another_interface_is_refused(
+    backend, version, is_old, tmp_path, monkeypatch
+):
+    """A package of that version which cannot be imported comes first on the path."""
+    info = tmp_path / f"{backend}-{version}.dist-info"
+    info.mkdir()
+    told = f"Metadata-Version: 2.1\nName: {backend}\nVersion: {version}\n"
+    (info / "METADATA").write_text(told)
+    (tmp_path / f"{backend}.py").write_text("import no_such_module")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.split(".")[0] == backend]:
+        monkeypatch.delitem(sys.modules, name)
+    message = r"cannot be imported \(No module named 'no_such_module'\): pip install"
+    if is_old:
+        message = f"{backend} {version} has another interface than {backend} 1.. and"
+    with pytest.raises(ImportError, match=message):
+        make_vec_env("CartPole-v1", 2, backend=backend)
 
 
 def test_a_vector_of_one_never_closes_what_was_lent(world):

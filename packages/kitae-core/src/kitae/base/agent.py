@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base import checkpoint
-from kitae.base.compiled import SeedRun, train_compiled, train_seeds
+from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
 from kitae.base.evaluation import evaluate
 from kitae.base.host import device_step, train_on_host
@@ -22,6 +22,7 @@ from kitae.base.programs import Programs
 from kitae.base.pytrees import addressable, owned, same_leaves
 from kitae.base.run_dir import new_run_dir, runs_root
 from kitae.base.seeding import Stream, stream_key
+from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
 from kitae.base.tracing import ActFn
 from kitae.buffer import Experience
@@ -292,8 +293,7 @@ class BaseAgent(IAgent):
                 "train_seeds needs environments that are JAX functions, such as "
                 f'make_vec_env("phys2d/CartPole-v1", n_envs); got {type(env).__name__}'
             )
-        programs = Programs(self, jax_env, n_seeds=len(seeds))
-        return train_seeds(self, programs, n_env_steps, seeds)
+        return train_seeds(self, jax_env, n_env_steps, seeds)
 
     def resume(
         self,

@@ -1,14 +1,9 @@
 """The loops that train on environments which are JAX functions."""
 
-import contextlib
-import copy
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kitae.base.host import check_n_envs, check_spaces, device_step
@@ -20,9 +15,8 @@ from kitae.base.programs import (
     Programs,
     training_constants,
 )
-from kitae.base.pytrees import firm, owned
+from kitae.base.pytrees import owned
 from kitae.base.report import Report, Silent
-from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import EpisodeStatistics, History
 from kitae.config.schedule import crossed
 
@@ -133,7 +127,7 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
         TypeError: A function of the agent cannot be traced; the line is named.
         KeyboardInterrupt: Ctrl-C was pressed; the chunk was finished first.
     """
-    _check(agent, programs)
+    check(agent, programs)
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(programs.env.num_envs)
     save_frequency = agent.config.train_cfg.save_frequency
@@ -150,7 +144,7 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
         while agent.step < n_env_steps:
             chunk = session.advance(n_env_steps)
             take_over(agent, session.carry)
-            _count(agent, statistics, chunk, chunk.told)
+            count(agent, statistics, chunk, chunk.told)
             report.after_updates(chunk.infos)
             report.after_step(chunk.before, agent.step)
             if save_frequency > 0 and crossed(chunk.before, agent.step, save_frequency):
@@ -168,112 +162,13 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
 
 
-class SeedRun(NamedTuple):
-    """What the training of one seed gave.
-
-    Attributes:
-        seed: The seed.
-        agent: As if trained alone with that seed.
-        history: What happened.
-    """
-
-    seed: int
-    agent: Any
-    history: History
-
-
-def train_seeds(
-    agent: "BaseAgent", programs: Programs, n_env_steps: int, seeds: Sequence[int]
-) -> list[SeedRun]:
-    """Trains agents that differ in their seed alone, all in one program.
-
-    Args:
-        agent: What they are like; it is not trained itself.
-        programs: Made for as many seeds.
-        n_env_steps: Environment steps of each agent.
-        seeds: Of the agents.
-
-    Returns:
-        One result for each seed, in order.
-    """
-    agents = with_seeds(agent, seeds)
-    first = agents[0]
-    _check(first, programs)
-    first._begin()
-    memory = jax.tree.map(lambda x: jnp.stack([x] * len(agents)), first.memory)
-    for agent in agents:
-        agent.memory, agent._no_rows = first.memory, first._no_rows
-    counted = [EpisodeStatistics(programs.env.num_envs) for _ in agents]
-    constants = [training_constants(agent) for agent in agents]
-    session = Session(
-        first,
-        programs,
-        stacked([agent.state for agent in agents]),
-        memory,
-        stacked([first._no_rows] * len(agents)),
-        owned(
-            stacked(constants)._replace(
-                first_iteration=constants[0].first_iteration,
-                first_step=constants[0].first_step,
-            )
-        ),
-    )
-    with contextlib.ExitStack() as stack:
-        reports = [
-            stack.enter_context(Report(agent, statistics, n_env_steps, shown=i == 0))
-            for i, (agent, statistics) in enumerate(zip(agents, counted, strict=True))
-        ]
-        interrupt = stack.enter_context(held_back())
-        while first.step < n_env_steps:
-            chunk = session.advance(n_env_steps)
-            for i, agent in enumerate(agents):
-                _count(agent, counted[i], chunk, chunk.told[i])
-                mine = {name: values[i] for name, values in chunk.infos.items()}
-                reports[i].after_updates(mine)
-                reports[i].after_step(chunk.before, agent.step)
-            interrupt.raise_if_pressed()
-    for i, agent in enumerate(agents):
-        take_over(agent, jax.tree.map(lambda leaf, i=i: leaf[i], session.carry))
-    return [
-        SeedRun(agent.config.seed, agent, statistics.history(agent.step, agent.updates))
-        for agent, statistics in zip(agents, counted, strict=True)
-    ]
-
-
-def with_seeds(agent: "BaseAgent", seeds: Sequence[int]) -> list["BaseAgent"]:
-    """Returns new agents of an agent's config, one for each seed."""
-
-    def leaves(key: jax.Array) -> list[jax.Array]:
-        return [firm(leaf) for leaf in jax.tree.leaves(agent._make_state(key))]
-
-    keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
-    columns = jax.jit(jax.vmap(leaves))(keys)
-    # What they share: programs that are traced once.
-    _ = agent._act, agent._select, agent._add, agent._learn
-    structure, agents = jax.tree.structure(agent.state), []
-    for i, seed in enumerate(seeds):
-        new = copy.copy(agent)
-        new.config = replace(agent.config, seed=seed)
-        new.run_name = f"{agent.run_name}-seed{seed}"
-        new.state = jax.tree.unflatten(structure, [column[i] for column in columns])
-        new._start()
-        agents.append(new)
-    return agents
-
-
-def stacked(trees: Sequence[Any]) -> Any:
-    """Stacks trees of equal leaves along a new axis in front, built as the first."""
-    columns = zip(*map(jax.tree.leaves, trees), strict=True)
-    leaves = [firm(jnp.stack([jnp.asarray(x) for x in column])) for column in columns]
-    return jax.tree.unflatten(jax.tree.structure(trees[0]), leaves)
-
-
 def take_over(agent: "BaseAgent", carry: Carry) -> None:
     """Gives an agent what was trained."""
     agent.state, agent.memory, agent._pending = carry.state, carry.memory, carry.pending
 
 
-def _check(agent: "BaseAgent", programs: Programs) -> None:
+def check(agent: "BaseAgent", programs: Programs) -> None:
+    """Refuses environments that do not fit, and an `explore` that cannot be traced."""
     env = programs.env
     check_spaces(agent, env)
     check_n_envs(agent, env.num_envs)
@@ -284,9 +179,10 @@ def _check(agent: "BaseAgent", programs: Programs) -> None:
     )
 
 
-def _count(
+def count(
     agent: "BaseAgent", statistics: EpisodeStatistics, chunk: Chunk, told: np.ndarray
 ) -> None:
+    """Counts what a chunk told of one agent."""
     agent._passed(len(chunk.steps), chunk.n_updates)
     check_outcomes(told, chunk.steps)
     statistics.record_many(told[:, 0], told[:, 1] % BAD_ACTION > 0, chunk.steps)

@@ -1,4 +1,4 @@
-"""Making vector environments from Gymnasium's registry."""
+"""Making vector environments by the names that registries know."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,19 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from kitae.config import check_int
 from kitae.config.run_name import checked_run_name
 from kitae.envs.functional import as_jax_env
+from kitae.envs.gymnax import make_gymnax
+from kitae.envs.jumanji import make_jumanji
 
 VIDEO_EVERY = 100
+
+MAKERS = {"gymnax": make_gymnax, "jumanji": make_jumanji}
 
 
 def make_vec_env(
     env_id: str,
     n_envs: int,
     *,
+    backend: str = "gymnasium",
     capture_video: bool = False,
     run_name: str | None = None,
     vectorization_mode: str | None = None,
@@ -26,8 +31,12 @@ def make_vec_env(
     """Makes `n_envs` copies of a registered environment, stepped together.
 
     Args:
-        env_id: As Gymnasium's registry knows it.
+        env_id: As the registry of `backend` knows it.
         n_envs: Parallel environments, at least 1.
+        backend: Whose environment it is: `"gymnasium"`, `"gymnax"` or `"jumanji"`. The
+            last two need `pip install "kitae-core[gymnax]"` or
+            `"kitae-core[jumanji]"`, give a `kitae.envs.functional.JaxVectorEnv`, and
+            take neither `capture_video` nor `vectorization_mode`.
         capture_video: Whether to film every hundredth episode of the first
             environment, into `runs/<run_name>/videos/`; the environments are then
             stepped one after the other. Needs `pip install "kitae-core[video]"`.
@@ -37,14 +46,18 @@ def make_vec_env(
             vectorised form, `"sync"` for one process, `"async"` for one process per
             environment (in a script, under `if __name__ == "__main__":`). Default: its
             own form if it has one, else `"sync"`.
-        **env_kwargs: Passed to the environment, such as `max_episode_steps`.
+        **env_kwargs: Passed to the environment, such as `max_episode_steps`; for
+            another backend see `kitae.envs.gymnax.make_gymnax` and
+            `kitae.envs.jumanji.make_jumanji`.
 
     Returns:
         A `gymnasium.vector.VectorEnv`; the caller closes it.
 
     Raises:
         ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
-            meets another mode than `"sync"`, or the mode is unknown.
+            meets another mode than `"sync"`, the mode or the backend is unknown, or
+            the backend cannot do what is asked.
+        ImportError: The backend's package is missing or too old.
         gymnasium.error.Error: The environment is not registered.
 
     Example:
@@ -54,6 +67,9 @@ def make_vec_env(
         >>> env.close()
     """
     check_int("n_envs", n_envs, 1)
+    if backend != "gymnasium":
+        maker = _maker(backend, capture_video, vectorization_mode)
+        return maker(env_id, n_envs, **env_kwargs)
     if capture_video:
         if run_name is None:
             raise ValueError(
@@ -82,6 +98,22 @@ def make_vec_env(
         **env_kwargs,
     )
     return as_jax_env(env, n_envs) or env
+
+
+def _maker(
+    backend: str, capture_video: bool, vectorization_mode: str | None
+) -> Callable[..., VectorEnv]:
+    if backend not in MAKERS:
+        backends = ("gymnasium", *MAKERS)
+        raise ValueError(f"backend must be one of {backends}, got {backend!r}")
+    if capture_video:
+        raise ValueError(f"capture_video needs backend='gymnasium', got {backend!r}")
+    if vectorization_mode is not None:
+        raise ValueError(
+            f"vectorization_mode={vectorization_mode!r} needs backend='gymnasium', got "
+            f"{backend!r}, whose environments are stepped together"
+        )
+    return MAKERS[backend]
 
 
 def _mode(env_id: str, asked: str | None) -> str:
