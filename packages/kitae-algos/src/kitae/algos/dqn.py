@@ -210,7 +210,9 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
     ) -> tuple[DQNState, Info]:
         def loss_fn(params: Params) -> tuple[jax.Array, jax.Array]:
             qvalues = state.qvalue.apply_fn(params, batch.observation)
-            chosen = jnp.take_along_axis(qvalues, batch.action[:, None], axis=-1)[:, 0]
+            # A sum over one-hot rows: the gradient of a gather is a slow scatter.
+            taken = jax.nn.one_hot(batch.action, qvalues.shape[-1])
+            chosen = jnp.sum(qvalues * taken, axis=-1)
             return jnp.mean(loss_of_error(chosen, batch.target)), jnp.mean(chosen)
 
         (loss, qvalue), grads = jax.value_and_grad(loss_fn, has_aux=True)(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
-SMALL = 64
+SMALL = 32
 CALLS = ("jit", "pjit")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**26
 MAX_LENGTH = 4_096
+SELDOM_BYTES = 2**14
 
 TERMINATED, TRUNCATED, BAD_ACTION, BAD_OBSERVATION = 1, 2, 4, 8
 
@@ -142,7 +143,8 @@ class Programs:
             partial(bulk.loop, parts, length, small), (SEEDED, 0, None, 0, None)
         )
         everywhere = None if self.devices is None else self.devices.everywhere
-        return Loop(ahead, loop, size, length, everywhere)
+        options = quickly_compiled() if parts.bytes_ahead < SELDOM_BYTES else {}
+        return Loop(ahead, loop, size, length, options, everywhere)
 
     def _over_seeds(self, function: Callable[..., Any], in_axes: Any) -> Any:
         return function if self.n_seeds is None else jax.vmap(function, in_axes=in_axes)
@@ -257,6 +259,7 @@ class Loop:
         loop: Runs them.
         size: Iterations in a group.
         length: The most groups in one call.
+        ahead_options: How what is drawn ahead is compiled.
         everywhere: The sharding of what is drawn ahead, where there are devices.
     """
 
@@ -266,12 +269,13 @@ class Loop:
         loop: Callable[..., Any],
         size: int,
         length: int,
+        ahead_options: dict[str, Any],
         everywhere: Any,
     ) -> None:
         self.size = size
         self.length = length
         self._ahead = jax.jit(
-            ahead, compiler_options=quickly_compiled(), out_shardings=everywhere
+            ahead, compiler_options=ahead_options, out_shardings=everywhere
         )
         self._loop = jax.jit(loop, donate_argnums=1)
 
@@ -286,7 +290,7 @@ class Loop:
 
 
 def quickly_compiled() -> dict[str, Any]:
-    """Compiler options for a program that is run seldom.
+    """Compiler options for a program that draws few numbers.
 
     At its usual level XLA's CPU backend takes several seconds to optimise a few calls
     of the random generator, which then cost a thousandth of a training's time.
