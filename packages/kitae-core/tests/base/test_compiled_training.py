@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Discrete
 
 from kitae.base import OnPolicyAgent
 from kitae.base.host import train_on_host
+from kitae.base.seeds import batch_of_seeds
 from kitae.base.statistics import EpisodeStatistics
 from kitae.envs.functional import JaxVectorEnv
 from kitae.envs.host import HostStep
@@ -365,6 +366,7 @@ def test_each_of_many_seeds_is_as_if_trained_alone(world):
     changes = {"n_env_steps": 200, "skip_steps": 2, "log_frequency": 30}
     agent = WalkAgent(world, env, "many", **changes)
     before = leaves(agent.state)
+    # Three seeds are three batches on two cores; see `batch_of_seeds`.
     runs = agent.train_seeds(env, 149, seeds=[3, 0, 2**32 - 1])
     assert [run.seed for run in runs] == [3, 0, 2**32 - 1]
     assert_same(agent.state, before)
@@ -416,6 +418,35 @@ def test_devices_are_checked(world):
     device = jax.devices()[0]
     with pytest.raises(ValueError, match=r"n_envs = 3 must be a multiple of the 2"):
         agent.train(env, 50, devices=[device, device])
+    on_policy = on_policy_agent(env, "rollouts", world)
+    with pytest.raises(ValueError, match="rollout of an on-policy agent"):
+        on_policy.train(env, 50, devices=[device])
     hosted = world.count_envs()
     with pytest.raises(TypeError, match="devices are for environments that are JAX"):
         world.make_agent(hosted).train(hosted, 50, devices=[device])
+
+
+def test_batches_of_seeds_divide_their_number_and_fit_the_cache(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    small, large = jnp.zeros(10), jnp.zeros(2**20)
+    assert [batch_of_seeds(small, n) for n in (1, 2, 3, 4, 12, 16)] == [
+        1,
+        1,
+        1,
+        2,
+        6,
+        8,
+    ]
+    assert batch_of_seeds(large, 16) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert batch_of_seeds(large, 15) == 15
+
+
+def test_batches_of_several_seeds_do_as_each_alone(world, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    env = walks()
+    agent = WalkAgent(world, env, "many", n_env_steps=200)
+    for run in agent.train_seeds(env, 100, seeds=range(4)):
+        alone = type(agent)("alone", replace(agent.config, seed=run.seed))
+        assert_same_history(run.history, alone.train(env, 100))
+        assert_same(run.agent.state, alone.state)

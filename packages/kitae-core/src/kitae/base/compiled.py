@@ -90,7 +90,8 @@ class Session:
             agent.step, until, train_cfg.log_frequency, train_cfg.save_frequency
         )
         n = min(n_groups, loop.length, -(-(stop - agent.step) // (n_envs * size)))
-        if self._pace and jax.process_count() == 1:
+        alone = programs.n_seeds is None and jax.process_count() == 1
+        if self._pace and alone:  # others than this one would have to run as many
             n = max(1, min(n, int(CHUNK_SECONDS / (self._pace * size))))
         start = time.perf_counter()
         self.carry, told = loop(self._constants, self.carry, agent.iteration, n)
@@ -107,6 +108,14 @@ class Session:
         return Chunk(
             agent.step, steps, outcomes.reshape(shape), infos, n if update else 0
         )
+
+    def saved(self) -> None:
+        """Goes on with the agent's memory, which a checkpoint brought up to date."""
+        agent, devices = self._agent, self._programs.devices
+        pending = agent._no_rows if agent.learns_while_env_steps else None
+        self.carry = self.carry._replace(memory=agent.memory, pending=pending)
+        if devices is not None:
+            self.carry = devices.placed(self.carry)
 
 
 def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> History:
@@ -151,10 +160,7 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
                 report.check_finite()
                 agent.save()
                 saved_at = agent.step
-                pending = agent._no_rows if session.carry.pending else None
-                session.carry = session.carry._replace(
-                    memory=agent.memory, pending=pending
-                )
+                session.saved()
             interrupt.raise_if_pressed()
     report.check_finite()
     if saved_at != agent.step:

@@ -47,7 +47,14 @@ class Devices:
 
         Args:
             storage: For the share of one device.
+
+        Raises:
+            ValueError: It is no replay.
         """
+        if not isinstance(storage, Replay):
+            raise ValueError(
+                "devices can share a replay, not the rollout of an on-policy agent"
+            )
         specs: Any = (P(None, AXIS), P(AXIS), P(AXIS))
         state = ReplayState(*specs)
 

@@ -102,13 +102,8 @@ class OnPolicyAgent(BaseAgent):
             )
 
     def _storage(self, shares: int = 1) -> Rollout:
-        if shares != 1:
-            raise ValueError(
-                f"{type(self).__name__} learns from whole rollouts, which are not "
-                "split over devices"
-            )
         return rollout_storage(
-            self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs
+            self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs // shares
         )
 
     def _compose_learn(
