@@ -68,20 +68,19 @@ def assert_same_history(mine, theirs):
         assert np.array_equal(mine_too, theirs_too), field.name
 
 
-class WalkAgent:
+def walk_agent(world, env, run_name="run", **changes):
     """A `world.TableAgent` whose actions depend on its value, its step and its key."""
 
-    def __new__(cls, world, env, run_name="run", **changes):
-        class Curious(world.TableAgent):
-            def explore(self, observation):
-                key = self.interact_keys(observation)
-                value = self.state["value"][0]
-                n_envs = observation.shape[0]
-                chance = jax.nn.sigmoid(value + 0.01 * self.step) * jnp.ones(n_envs)
-                coin = jax.random.bernoulli(key, chance)
-                return coin.astype(jnp.int32), jnp.log(chance)
+    class Curious(world.TableAgent):
+        def explore(self, observation):
+            key = self.interact_keys(observation)
+            value = self.state["value"][0]
+            n_envs = observation.shape[0]
+            chance = jax.nn.sigmoid(value + 0.01 * self.step) * jnp.ones(n_envs)
+            coin = jax.random.bernoulli(key, chance)
+            return coin.astype(jnp.int32), jnp.log(chance)
 
-        return world.make_agent(env, run_name, Curious, **changes)
+    return world.make_agent(env, run_name, Curious, **changes)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +98,8 @@ class WalkAgent:
 def test_both_drivers_do_the_same(world, changes):
     """Also across a second training that ends within a group of `skip_steps`."""
     env = walks()
-    compiled = WalkAgent(world, env, "compiled", n_env_steps=400, **changes)
-    hosted = WalkAgent(world, env, "hosted", n_env_steps=400, **changes)
+    compiled = walk_agent(world, env, "compiled", n_env_steps=400, **changes)
+    hosted = walk_agent(world, env, "hosted", n_env_steps=400, **changes)
     for n_env_steps in (150, 85):
         mine = compiled.train(env, n_env_steps)
         theirs = train_on_host(hosted, env, hosted.step + n_env_steps)
@@ -166,8 +165,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(world):
     env = walks()
     states = []
     for seed in (0, 0, 1):
-        agent = WalkAgent(world, env, seed=seed)
-        agent.config = replace(agent.config, seed=seed)
+        agent = walk_agent(world, env)
         agent = type(agent)("run", replace(agent.config, seed=seed))
         agent.train(env, 100)
         states.append(float(agent.state["value"][0]))
@@ -199,9 +197,9 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
 
     env = walks()
     changes = {"n_env_steps": 200, "log_frequency": 30, "save_frequency": 60}
-    compiled = WalkAgent(world, env, "compiled", **changes)
+    compiled = walk_agent(world, env, "compiled", **changes)
     compiled.train(env, 200)
-    hosted = WalkAgent(world, env, "hosted", **changes)
+    hosted = walk_agent(world, env, "hosted", **changes)
     train_on_host(hosted, env, 200)
     for name in ("metrics.csv", "episodes.csv"):
         mine, theirs = rows(compiled, name), rows(hosted, name)
@@ -218,9 +216,9 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
 
 def test_a_run_goes_on_from_its_checkpoint(world):
     env = walks()
-    agent = WalkAgent(world, env, n_env_steps=200)
+    agent = walk_agent(world, env, n_env_steps=200)
     agent.train(env, 99)
-    again = WalkAgent(world, env, n_env_steps=200)
+    again = walk_agent(world, env, n_env_steps=200)
     history = again.resume(env, 150)
     assert (history.env_steps, again.step) == (51, 150)
     agent.train(env, 51)
@@ -230,7 +228,7 @@ def test_a_run_goes_on_from_its_checkpoint(world):
 
 def test_gymnasiums_own_forms_of_an_environment_are_taken(world):
     single = Walk()
-    agent = WalkAgent(world, walks())
+    agent = walk_agent(world, walks())
     agent.train(single, 60)
     assert agent.step == 60
 
@@ -286,7 +284,7 @@ def test_an_update_that_cannot_be_traced_is_told_by_its_line(world):
 
 
 def test_refuses_another_number_of_environments_or_other_spaces(world):
-    agent = WalkAgent(world, walks(3))
+    agent = walk_agent(world, walks(3))
     with pytest.raises(ValueError, match=r"4 environments, but env_cfg.n_envs is 3"):
         agent.train(walks(4), 50)
 
@@ -364,7 +362,7 @@ def test_many_steps_are_counted_as_one_by_one():
 def test_each_of_many_seeds_is_as_if_trained_alone(world):
     env = walks()
     changes = {"n_env_steps": 200, "skip_steps": 2, "log_frequency": 30}
-    agent = WalkAgent(world, env, "many", **changes)
+    agent = walk_agent(world, env, "many", **changes)
     before = leaves(agent.state)
     # Three seeds are three batches on two cores; see `batch_of_seeds`.
     runs = agent.train_seeds(env, 149, seeds=[3, 0, 2**32 - 1])
@@ -379,9 +377,8 @@ def test_each_of_many_seeds_is_as_if_trained_alone(world):
         assert run.agent.run_dir.name == f"many-seed{run.seed}"
         assert_same(run.agent.state, alone.state)
         assert_same(run.agent.memory, alone.memory)
-        for name in ("episodes.csv",):
-            mine = (run.agent.run_dir / name).read_text()
-            assert mine == (alone.run_dir / name).read_text()
+        mine = (run.agent.run_dir / "episodes.csv").read_text()
+        assert mine == (alone.run_dir / "episodes.csv").read_text()
         # Both go on alike.
         assert_same_history(run.agent.train(env, 60), alone.train(env, 60))
     returns = [float(run.history.episode_return.sum()) for run in runs]
@@ -399,7 +396,7 @@ def test_many_seeds_of_an_on_policy_agent(world):
 
 def test_seeds_are_checked(world):
     env = walks()
-    agent = WalkAgent(world, env)
+    agent = walk_agent(world, env)
     for seeds, message in (
         ([], "at least one"),
         ([1, 1], "different"),
@@ -414,7 +411,7 @@ def test_seeds_are_checked(world):
 
 def test_devices_are_checked(world):
     env = walks()
-    agent = WalkAgent(world, env)
+    agent = walk_agent(world, env)
     device = jax.devices()[0]
     with pytest.raises(ValueError, match=r"n_envs = 3 must be a multiple of the 2"):
         agent.train(env, 50, devices=[device, device])
@@ -445,7 +442,7 @@ def test_batches_of_seeds_divide_their_number_and_fit_the_cache(monkeypatch):
 def test_batches_of_several_seeds_do_as_each_alone(world, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     env = walks()
-    agent = WalkAgent(world, env, "many", n_env_steps=200)
+    agent = walk_agent(world, env, "many", n_env_steps=200)
     for run in agent.train_seeds(env, 100, seeds=range(4)):
         alone = type(agent)("alone", replace(agent.config, seed=run.seed))
         assert_same_history(run.history, alone.train(env, 100))

@@ -88,19 +88,16 @@ class BaseAgent(IAgent):
         self.config = config
         self.experience_type: Any = _checked_experience_type(experience_type)
 
-        self.state = train_state_factory(
-            stream_key(config.seed, Stream.INIT),
-            config,
-            preprocess_fn=preprocess_fn,
-            tabulate=tabulate,
-        )
+        def make_state(key: jax.Array, tabulate: bool = False) -> State:
+            return train_state_factory(
+                key, config, preprocess_fn=preprocess_fn, tabulate=tabulate
+            )
+
+        self._make_state = make_state
+        self.state = make_state(stream_key(config.seed, Stream.INIT), tabulate)
         self.explore_fn = explore_factory(config)
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
-
-        self._make_state = lambda key: train_state_factory(
-            key, config, preprocess_fn=preprocess_fn, tabulate=False
-        )
         self._start()
 
     def _start(self) -> None:

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+from kitae.base.pytrees import n_bytes
+
 SMALL = 32
 CALLS = ("jit", "pjit")
 
@@ -98,7 +100,7 @@ def split(
         new_carry = jax.tree.unflatten(carry_def, outs[:n_carry])
         return new_carry, jax.tree.unflatten(y_def, outs[n_carry:])
 
-    return Split(ahead, step, sum(_bytes(var.aval) for var in passed), y)
+    return Split(ahead, step, n_bytes([var.aval for var in passed]), y)
 
 
 def _used(eqns: Sequence[Any], outvars: Sequence[Any]) -> list[Any]:
@@ -210,11 +212,6 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
         )
 
     return pack, unpack
-
-
-def _bytes(aval: Any) -> int:
-    itemsize = getattr(aval.dtype, "itemsize", 8)
-    return int(np.prod(aval.shape, dtype=np.int64)) * itemsize
 
 
 def _program(

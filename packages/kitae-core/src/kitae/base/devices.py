@@ -40,7 +40,8 @@ class Devices:
                 )
         self.mesh = Mesh(np.array(devices), (AXIS,))
         self.everywhere = NamedSharding(self.mesh, P())
-        self._gathered = jax.jit(lambda tree: tree, out_shardings=self.everywhere)
+        # Gives every process all of a tree.
+        self.gathered = jax.jit(lambda tree: tree, out_shardings=self.everywhere)
 
     def storage(self, storage: Replay) -> Replay:
         """Returns the storage of all devices, made of the one of each.
@@ -76,10 +77,6 @@ class Devices:
         return jax.tree.map(
             jax.lax.with_sharding_constraint, carry, self._shardings(carry)
         )
-
-    def gathered(self, tree: Any) -> Any:
-        """Gives every process all of it."""
-        return self._gathered(tree)
 
     def _shardings(self, carry: Any) -> Any:
         def all_leaves(part: Any, spec: P) -> Any:

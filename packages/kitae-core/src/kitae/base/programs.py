@@ -12,9 +12,10 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from kitae.base import bulk
 from kitae.base.devices import Devices
 from kitae.base.host import MAX_STEP, device_step
-from kitae.base.pytrees import firm
+from kitae.base.pytrees import firm, n_bytes
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.tracing import explained
+from kitae.envs.checks import from_start
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Programs:
             storage = devices.storage(storage)
         self._add = storage.add
         self._learn = agent._pure_learn(storage)
+        # Put together, what is split over devices would have to be gathered.
+        self._small = bulk.SMALL if devices is None else 0
         self._loops: dict[tuple[int, bool], Loop] = {}
         self.begin = jax.jit(self._over_seeds(self._begin, (0, SEEDED)))
 
@@ -131,16 +134,14 @@ class Programs:
         return (size, update) in self._loops
 
     def _made(self, parts: bulk.Split, size: int) -> "Loop":
-        told = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parts.y))
-        bytes_per_group = (parts.bytes_ahead + told) * (self.n_seeds or 1)
+        bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * (self.n_seeds or 1)
         config = self._agent.config
         logged = -(-config.train_cfg.log_frequency // (size * self.env.num_envs))
         fits = MAX_BYTES // max(bytes_per_group, 1)
         length = max(1, min(fits, logged, MAX_LENGTH // size))
-        small = bulk.SMALL if self.devices is None else 0
         ahead = self._over_seeds(partial(bulk.ahead, parts), (SEEDED, None))
         loop = self._over_seeds(
-            partial(bulk.loop, parts, length, small), (SEEDED, 0, None, 0, None)
+            partial(bulk.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)
         )
         everywhere = None if self.devices is None else self.devices.everywhere
         options = quickly_compiled() if parts.bytes_ahead < SELDOM_BYTES else {}
@@ -199,9 +200,15 @@ class Programs:
             else:
                 parts = bulk.split(body, constants, carry, numbers[0])
                 values, n = bulk.ahead(parts, constants, numbers), end - start
-                small = bulk.SMALL if self.devices is None else 0
                 carry, (outcome, new) = bulk.loop(
-                    parts, n, small, constants, carry, numbers, values, jnp.int32(n)
+                    parts,
+                    n,
+                    self._small,
+                    constants,
+                    carry,
+                    numbers,
+                    values,
+                    jnp.int32(n),
                 )
             outcomes.append(outcome)
             info |= new if learns else {}
@@ -222,7 +229,7 @@ class Programs:
         env_key = jax.random.wrap_key_data(constants.env_key)
         step_key = jax.random.fold_in(env_key, iteration - constants.first_iteration)
         env_state, step = env.transition(
-            carry.env, env_actions(carry.actions, env.single_action_space), step_key
+            carry.env, from_start(carry.actions, env.single_action_space), step_key
         )
         env_state = jax.tree.map(firm, env_state)
         rows = agent._rows(
@@ -328,13 +335,6 @@ def is_bad(actions: jax.Array, space: Any) -> jax.Array:
     else:
         bad = jnp.zeros(actions.shape, bool)
     return bad.reshape(bad.shape[0], -1).any(axis=1)
-
-
-def env_actions(actions: jax.Array, space: Any) -> jax.Array:
-    """Returns `actions` with the first number that the space has."""
-    if isinstance(space, Discrete | MultiDiscrete):
-        return actions + jnp.asarray(space.start, actions.dtype)
-    return actions
 
 
 def training_constants(agent: "BaseAgent") -> Constants:

@@ -59,3 +59,10 @@ def addressable(tree: Any) -> Any:
         return leaf
 
     return jax.tree.map(gather, tree)
+
+
+def n_bytes(tree: Any) -> int:
+    """Counts the bytes of arrays, or of what has their shapes; a key counts as 8."""
+    return sum(
+        leaf.size * getattr(leaf.dtype, "itemsize", 8) for leaf in jax.tree.leaves(tree)
+    )

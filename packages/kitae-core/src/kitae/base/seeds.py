@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from kitae.base.compiled import Chunk, Session, check, count, take_over
 from kitae.base.interrupts import held_back
 from kitae.base.programs import Programs, training_constants
-from kitae.base.pytrees import firm, owned
+from kitae.base.pytrees import firm, n_bytes, owned
 from kitae.base.report import Report
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import EpisodeStatistics, History
@@ -166,8 +166,7 @@ def batch_of_seeds(state: Any, n_seeds: int) -> int:
     """
     if jax.default_backend() != "cpu":
         return n_seeds
-    bytes_each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    cached = CACHED_BYTES // max(bytes_each, 1)
+    cached = CACHED_BYTES // max(n_bytes(state), 1)
     at_most = max(1, min(cached, n_seeds // (os.cpu_count() or 1)))
     return max(math.gcd(n_seeds, size) for size in range(1, at_most + 1))
 

@@ -1,10 +1,34 @@
 """What passes between an environment and an agent, checked on the host."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+
+
+def map_space(
+    function: Callable[[Any, gym.Space], Any], tree: Any, space: gym.Space
+) -> Any:
+    """Applies `function` to each part of `tree` and the simple space it is of.
+
+    Args:
+        function: `function(part, space)`.
+        tree: A dict where the space is a Dict, a tuple where it is a Tuple.
+        space: Which parts there are.
+
+    Returns:
+        The results, built as the space is.
+    """
+    if isinstance(space, Dict):
+        return {
+            name: map_space(function, tree[name], part) for name, part in space.items()
+        }
+    if isinstance(space, Tuple):
+        pairs = zip(tree, space, strict=True)
+        return tuple(map_space(function, member, part) for member, part in pairs)
+    return function(tree, space)
 
 
 def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> Any:
@@ -13,29 +37,23 @@ def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> A
     Raises:
         ValueError: A shape or dtype is not the space's, or a value is not finite.
     """
-    if isinstance(space, Dict):
-        return {
-            name: checked_observation(raw[name], part, n_envs, step)
-            for name, part in space.items()
-        }
-    if isinstance(space, Tuple):
-        return tuple(
-            checked_observation(member, part, n_envs, step)
-            for member, part in zip(raw, space, strict=True)
-        )
-    array = np.array(raw)
-    if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
-        raise ValueError(
-            f"observation must be {space.dtype}{[n_envs, *(space.shape or ())]} as "
-            f"{space} says, got {array.dtype}{list(array.shape)}"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
-        raise ValueError(
-            f"observation of environment {int(np.argmin(finite))} at vector step "
-            f"{step} is not finite: {array[np.argmin(finite)]}"
-        )
-    return array
+
+    def checked(raw: Any, space: gym.Space) -> np.ndarray:
+        array = np.array(raw)
+        if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
+            raise ValueError(
+                f"observation must be {space.dtype}{[n_envs, *(space.shape or ())]} as "
+                f"{space} says, got {array.dtype}{list(array.shape)}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
+            raise ValueError(
+                f"observation of environment {int(np.argmin(finite))} at vector step "
+                f"{step} is not finite: {array[np.argmin(finite)]}"
+            )
+        return array
+
+    return map_space(checked, raw, space)
 
 
 def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
@@ -95,7 +113,11 @@ def checked_actions(
 
 def env_actions(actions: np.ndarray, space: gym.Space) -> np.ndarray:
     """Copies `actions`, with the dtype and the first number that the space has."""
-    actions = actions.astype(space.dtype)
+    return from_start(actions.astype(space.dtype), space)
+
+
+def from_start(actions: Any, space: gym.Space) -> Any:
+    """Returns `actions`, indices from 0, with the first number that the space has."""
     if isinstance(space, Discrete | MultiDiscrete):
-        actions += space.start
+        return actions + np.asarray(space.start, actions.dtype)
     return actions

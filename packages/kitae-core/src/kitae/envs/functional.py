@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.envs.functional_jax_env import FunctionalJaxVectorEnv
 from gymnasium.experimental.functional import FuncEnv
-from gymnasium.spaces import Dict, Tuple
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from kitae.config import check_int
+from kitae.envs.checks import map_space
 
 
 class EnvState(NamedTuple):
@@ -219,11 +219,25 @@ class JaxVectorEnv(VectorEnv):
         return jnp.reshape(flags, self.num_envs).astype(bool)
 
     def _to_host(self, observation: Any) -> Any:
-        return _on_host(observation, self.single_observation_space)
+        return map_space(
+            lambda part, space: np.array(part, space.dtype),
+            observation,
+            self.single_observation_space,
+        )
 
     def _observe(self, inner: Any, keys: jax.Array) -> Any:
         raw = self._each("observation", inner, keys)
-        return _fitted(raw, self.single_observation_space, self.num_envs)
+        return map_space(self._fitted, raw, self.single_observation_space)
+
+    def _fitted(self, raw: Any, space: gym.Space) -> jax.Array:
+        array = jnp.asarray(raw)
+        wanted = (self.num_envs, *(space.shape or ()))
+        if array.shape != wanted:
+            raise ValueError(
+                f"observation must have shape {list(wanted)} as {space} says, got "
+                f"{list(array.shape)} from the {self.num_envs} environments"
+            )
+        return array.astype(jax.dtypes.canonicalize_dtype(space.dtype))
 
 
 # The keys of a seed: numbers below 2**31 are steps, these are the rest.
@@ -261,31 +275,5 @@ def _is_vectorized(func_env: FuncEnv) -> bool:
     return "initial" in vars(func_env)
 
 
-def _fitted(raw: Any, space: gym.Space, n_envs: int) -> Any:
-    if isinstance(space, Dict):
-        return {name: _fitted(raw[name], part, n_envs) for name, part in space.items()}
-    if isinstance(space, Tuple):
-        return tuple(
-            _fitted(member, part, n_envs)
-            for member, part in zip(raw, space, strict=True)
-        )
-    array = jnp.asarray(raw)
-    wanted = (n_envs, *(space.shape or ()))
-    if array.shape != wanted:
-        raise ValueError(
-            f"observation must have shape {list(wanted)} as {space} says, got "
-            f"{list(array.shape)} from the {n_envs} environments"
-        )
-    return array.astype(jax.dtypes.canonicalize_dtype(space.dtype))
-
-
 def _where(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-
-def _on_host(observation: Any, space: gym.Space) -> Any:
-    if isinstance(space, Dict):
-        return {name: _on_host(observation[name], part) for name, part in space.items()}
-    if isinstance(space, Tuple):
-        return tuple(map(_on_host, observation, space))
-    return np.array(observation, space.dtype)
