@@ -174,7 +174,10 @@ def test_the_factories_are_given_what_the_user_passed(world):
     from kitae.base import OffPolicyAgent
 
     config = world.make_config(world.count_envs())
-    nothing = lambda config: None  # noqa: E731
+
+    def nothing(config):
+        return None
+
     OffPolicyAgent.__abstractmethods__ = frozenset()
     OffPolicyAgent(
         "run",

@@ -12,7 +12,9 @@ from kitae.envs.functional import JaxVectorEnv
 from kitae.envs.jumanji import JumanjiFuncEnv, as_space, make_jumanji
 
 jumanji = pytest.importorskip("jumanji", reason="jumanji is not installed")
-from jumanji import specs, types, wrappers  # noqa: E402
+specs = pytest.importorskip("jumanji.specs")
+types = pytest.importorskip("jumanji.types")
+wrappers = pytest.importorskip("jumanji.wrappers")
 
 
 def snake(n_envs=4, **kwargs):
