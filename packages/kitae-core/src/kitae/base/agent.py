@@ -142,10 +142,14 @@ class BaseAgent(IAgent):
         """Whether to learn now."""
 
     @abstractmethod
-    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+    def _next_iterations(
+        self, step: int, iteration: int, left: int
+    ) -> tuple[int, int, bool]:
         """Plans iterations in which every step is a transition.
 
         Args:
+            step: Environment steps taken so far.
+            iteration: Iterations so far.
             left: Iterations until the training ends, at least 1.
 
         Returns:

@@ -22,6 +22,13 @@ VERSION = 1
 MANIFEST = "manifest.json"
 
 
+def import_orbax() -> Any:
+    """Returns Orbax's module, which takes half a second to import: seldom needed."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
 def save(
     run_dir: Path, step: int, trees: dict[str, Any], counters: dict[str, Any]
 ) -> Path:
@@ -36,8 +43,7 @@ def save(
     Returns:
         The checkpoint's directory.
     """
-    import orbax.checkpoint as ocp
-
+    ocp = import_orbax()
     folder = run_dir / "checkpoints"
     folder.mkdir(exist_ok=True)
     final, temporary = folder / str(step), folder / f".{step}.tmp"
@@ -121,8 +127,7 @@ def load(run_dir: Path) -> Saved:
         FileNotFoundError: There is none.
         ValueError: It is damaged; the file is named.
     """
-    import orbax.checkpoint as ocp
-
+    ocp = import_orbax()
     folder = run_dir / "checkpoints"
     steps = [int(p.name) for p in folder.glob("*") if p.name.isdecimal()]
     if not steps:

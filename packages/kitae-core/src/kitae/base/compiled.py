@@ -1,11 +1,14 @@
 """The loops that train on environments which are JAX functions."""
 
 import time
+from collections.abc import Iterator
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
+from kitae.base import checkpoint
 from kitae.base.host import check_n_envs, check_spaces, device_step
 from kitae.base.interrupts import held_back
 from kitae.base.programs import (
@@ -82,10 +85,12 @@ class Session:
         """Runs one chunk: to `until`, or to where the host has something to do."""
         agent, programs = self._agent, self._programs
         n_envs, train_cfg = programs.env.num_envs, agent.config.train_cfg
-        left = -(-(until - agent.step) // n_envs)
-        size, n_groups, update = agent._next_iterations(left)
+        size, n_groups, update = next(self._phases(until))
         known = programs.knows(size, update)
-        loop = programs.loop(size, update, self.carry, self._constants)
+        if not known:
+            phases = ((size, update) for size, _, update in self._phases(until))
+            programs.make(phases, self.carry, self._constants)
+        loop = programs.loop(size, update)
         stop = next_stop(
             agent.step, until, train_cfg.log_frequency, train_cfg.save_frequency
         )
@@ -108,6 +113,17 @@ class Session:
         return Chunk(
             agent.step, steps, outcomes.reshape(shape), infos, n if update else 0
         )
+
+    def _phases(self, until: int) -> Iterator[tuple[int, int, bool]]:
+        """Yields what comes until the end, as `_next_iterations` plans it."""
+        agent, n_envs = self._agent, self._programs.env.num_envs
+        step, iteration = agent.step, agent.iteration
+        while step < until:
+            left = -(-(until - step) // n_envs)
+            size, n_groups, update = agent._next_iterations(step, iteration, left)
+            yield size, n_groups, update
+            iteration += size * n_groups
+            step += size * n_groups * n_envs
 
     def saved(self) -> None:
         """Goes on with the agent's memory, which a checkpoint brought up to date."""
@@ -137,6 +153,8 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
         KeyboardInterrupt: Ctrl-C was pressed; the chunk was finished first.
     """
     check(agent, programs)
+    # What writes the checkpoint takes half a second to import: meanwhile, XLA compiles.
+    Thread(target=checkpoint.import_orbax).start()
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(programs.env.num_envs)
     save_frequency = agent.config.train_cfg.save_frequency

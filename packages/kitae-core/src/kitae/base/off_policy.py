@@ -106,10 +106,12 @@ class OffPolicyAgent(BaseAgent):
     def _update_due(self) -> bool:
         return off_policy_due(self.config, self.iteration, self.step)
 
-    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+    def _next_iterations(
+        self, step: int, iteration: int, left: int
+    ) -> tuple[int, int, bool]:
         n_envs, skip = self.config.env_cfg.n_envs, self.config.skip_steps
-        wait = max(0, -(-(warm_up(self.config) - self.step) // n_envs))
-        wait += -(self.iteration + wait) % skip
+        wait = max(0, -(-(warm_up(self.config) - step) // n_envs))
+        wait += -(iteration + wait) % skip
         if wait:
             return 1, min(wait, left), False
         return min(skip, left), max(1, left // skip), True

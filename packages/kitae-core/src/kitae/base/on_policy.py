@@ -128,7 +128,9 @@ class OnPolicyAgent(BaseAgent):
         # The host knows which rows it added: the device need not be asked.
         return bool(np.all(self.rows >= self.config.update_cfg.max_buffer_size))
 
-    def _next_iterations(self, left: int) -> tuple[int, int, bool]:
+    def _next_iterations(
+        self, step: int, iteration: int, left: int
+    ) -> tuple[int, int, bool]:
         length = self.config.update_cfg.max_buffer_size
         if left < length:
             return 1, left, False

@@ -1,6 +1,8 @@
 """What an agent and environments that are JAX functions are compiled to."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,18 +108,26 @@ class Programs:
         # Put together, what is split over devices would have to be gathered.
         self._small = bulk.SMALL if devices is None else 0
         self._loops: dict[tuple[int, bool], Loop] = {}
-        self.begin = jax.jit(self._over_seeds(self._begin, (0, SEEDED)))
+        self.begin = jax.jit(
+            self._over_seeds(self._begin, (0, SEEDED)),
+            compiler_options=quickly_compiled(),
+        )
 
-    def loop(self, size: int, update: bool, carry: Carry, constants: Constants) -> Any:
-        """Returns the program that runs groups of iterations, made at the first call.
+    def make(
+        self, phases: Iterable[tuple[int, bool]], carry: Carry, constants: Constants
+    ) -> None:
+        """Makes the programs of a training, and has XLA compile them side by side.
 
         Args:
-            size: Iterations in a group, at least 1.
-            update: Whether each group has one update.
-            carry: For its shapes.
-            constants: For their shapes.
+            phases: Of each, the iterations in a group, at least 1, and whether each
+                group has one update.
+            carry: What they start from.
+            constants: What they are told.
         """
-        if (size, update) not in self._loops:
+        made = []
+        for size, update in phases:
+            if (size, update) in self._loops:
+                continue
             name = type(self._agent).__name__
             with explained(f"{name}'s explore, process_experience or update_step"):
                 parts = bulk.split(
@@ -127,6 +137,14 @@ class Programs:
                     jnp.uint32(0),
                 )
             self._loops[size, update] = self._made(parts, size)
+            made.append(self._loops[size, update])
+        if self.devices is None:
+            compile_all(
+                [low for loop in made for low in loop.lowered(constants, carry)]
+            )
+
+    def loop(self, size: int, update: bool) -> "Loop":
+        """Returns the program that runs groups of iterations; see `make`."""
         return self._loops[size, update]
 
     def knows(self, size: int, update: bool) -> bool:
@@ -290,10 +308,26 @@ class Loop:
         self, constants: Constants, carry: Carry, first: int, n: int
     ) -> tuple[Carry, Any]:
         """Runs `n` groups, of which the first begins with iteration `first`."""
-        groups = np.arange(self.length, dtype=np.uint32)
-        numbers = np.uint32(first % 2**32) + np.uint32(self.size) * groups
+        numbers = self._numbers(first)
         values = self._ahead(constants, numbers)
         return self._loop(constants, carry, numbers, values, np.int32(n))
+
+    def lowered(self, constants: Constants, carry: Carry) -> list[Any]:
+        """Returns both programs before XLA compiles them, for such arguments."""
+        numbers = self._numbers(0)
+        ahead = self._ahead.lower(constants, numbers)
+        values = jax.eval_shape(self._ahead, constants, numbers)
+        return [ahead, self._loop.lower(constants, carry, numbers, values, np.int32(0))]
+
+    def _numbers(self, first: int) -> np.ndarray:
+        groups = np.arange(self.length, dtype=np.uint32)
+        return np.uint32(first % 2**32) + np.uint32(self.size) * groups
+
+
+def compile_all(lowered: Sequence[Any]) -> None:
+    """Compiles programs at the same time; calls to their functions then find them."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(operator.methodcaller("compile"), lowered))
 
 
 def quickly_compiled() -> dict[str, Any]:
