@@ -1,48 +1,8 @@
-"""Training split over eight forced devices, and over two processes of four.
-
-The number of devices is set before JAX starts, so each test runs a script of its own.
-"""
-
-import os
-import socket
-import subprocess
-import sys
+"""Training split over eight forced devices, and over two processes of four."""
 
 import numpy as np
 import pytest
-
-AGENT = """
-import os, sys
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-import kitae.config as cfg
-from kitae.algos import DQN, DQNParams
-from kitae.envs.make import make_vec_env
-
-
-def make_agent(n_envs=16):
-    env = make_vec_env("phys2d/CartPole-v1", n_envs)
-    config = cfg.AlgoConfig(
-        seed=0,
-        algo_params=DQNParams(target_update_period=2, hidden_sizes=(32,)),
-        update_cfg=cfg.UpdateConfig(
-            learning_rate=1e-2, max_buffer_size=20, batch_size=32
-        ),
-        train_cfg=cfg.TrainConfig(n_env_steps=640),
-        env_cfg=cfg.EnvConfig(
-            "CartPole", env.single_observation_space, env.single_action_space, n_envs
-        ),
-    )
-    return env, DQN("run", config)
-
-
-def leaves(tree):
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-"""
+from processes import finished, start, two_processes
 
 SAME_UPDATE = """
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -113,38 +73,12 @@ one.resume(env, 700)
 assert one.step == 704
 """
 
-TWO_PROCESSES = """
-jax.distributed.initialize(
-    f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1])
-)
-assert (jax.device_count(), jax.local_device_count()) == (8, 4)
-os.makedirs(sys.argv[1])
-os.chdir(sys.argv[1])
+
+TRAINED_BY_TWO = """
 env, agent = make_agent()
 agent.train(env, 640, devices=jax.devices())
 np.savez("state.npz", *leaves(agent.state), step=agent.step, updates=agent.updates)
 """
-
-
-def start(script, devices, *arguments, cwd):
-    path = cwd / f"script{'-'.join(arguments)}.py"
-    path.write_text(AGENT + script, encoding="utf-8")
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        [sys.executable, str(path), *arguments],
-        cwd=cwd,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(process):
-    output, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, output
-    return output
 
 
 @pytest.mark.parametrize(
@@ -155,12 +89,7 @@ def test_eight_devices(script, tmp_path):
 
 
 def test_two_processes_train_one_agent(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [start(TWO_PROCESSES, 4, i, port, cwd=tmp_path) for i in "01"]
-    for process in processes:
-        finished(process)
+    two_processes(TRAINED_BY_TWO, cwd=tmp_path)
     states = [np.load(tmp_path / i / "state.npz") for i in "01"]
     assert int(states[0]["step"]) == 640
     assert int(states[0]["updates"]) == 38
