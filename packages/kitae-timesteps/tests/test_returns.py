@@ -374,9 +374,9 @@ def test_targets_without_compilation():
 
 def test_another_lambda_is_not_traced_again(monkeypatch):
     traces = []
-    scan = returns._scan_back
+    scan = returns.scan_back
     monkeypatch.setattr(
-        returns, "_scan_back", lambda *xs: (traces.append(1), scan(*xs))[1]
+        returns, "scan_back", lambda *xs: (traces.append(1), scan(*xs))[1]
     )
     x = jnp.ones((5, 7))
     for lambda_ in (0, 0.3, 0.95, 1, np.float32(0.5), np.float64(0.7)):

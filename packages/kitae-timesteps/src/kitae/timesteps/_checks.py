@@ -1,5 +1,7 @@
 """What every target checks about its arguments, once, while it is traced."""
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -35,6 +37,79 @@ def as_floats(**named: ArrayLike) -> list[jax.Array]:
     return list(arrays.values())
 
 
+def as_steps(**named: ArrayLike) -> list[jax.Array]:
+    """Returns the named values as arrays of one dtype and one shape `[T, ...]`.
+
+    Raises:
+        ValueError: if the shapes differ, or if there is no step.
+        TypeError: as `as_floats` does.
+    """
+    arrays = as_floats(**named)
+    check_same_shape(**dict(zip(named, arrays, strict=True)))
+    shape = arrays[0].shape
+    if not shape or shape[0] < 1:
+        raise ValueError(
+            f"{next(iter(named))} must be [T, ...] with T >= 1, got shape {shape}."
+        )
+    return arrays
+
+
+def as_ends(ends: ArrayLike, rewards: jax.Array) -> jax.Array:
+    """Returns `ends` as an array of booleans, of the shape of `rewards`."""
+    array = as_array("ends", ends)
+    if array.dtype != jnp.bool_:
+        raise TypeError(f"ends must be bool, got {array.dtype}.")
+    check_same_shape(rewards=rewards, ends=array)
+    return array
+
+
+def as_actions(name: str, value: ArrayLike) -> jax.Array:
+    """Returns `value` as an array of integers."""
+    array = as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {array.dtype}.")
+    return array
+
+
+def as_scalar(name: str, value: ArrayLike, dtype: jnp.dtype) -> jax.Array:
+    """Returns `value`, a number or an array of shape `[]`, in `dtype`."""
+    (array,) = as_floats(**{name: value})
+    if array.ndim:
+        raise ValueError(
+            f"{name} must be a number or of shape (), got shape {array.shape}."
+        )
+    return array.astype(dtype)
+
+
+def check_number(
+    name: str, value: ArrayLike, low: float, high: float, brackets: str = "[]"
+) -> ArrayLike:
+    """Returns `value`, as a float if it is a number; arrays are not looked into.
+
+    Args:
+        name: what the error calls it.
+        value: a number, or an array that may be traced.
+        low: the lower bound.
+        high: the upper bound.
+        brackets: of the interval: `"("` or `")"` leaves the bound itself out.
+
+    Raises:
+        ValueError: if it is a number outside the interval.
+    """
+    if not isinstance(value, numbers.Real):
+        return value
+    # An int and a float would be traced apart.
+    number = float(value)
+    above = low < number if brackets[0] == "(" else low <= number
+    below = number < high if brackets[1] == ")" else number <= high
+    if not (above and below):
+        raise ValueError(
+            f"{name} must be in {brackets[0]}{low:g}, {high:g}{brackets[1]}, "
+            f"got {value}."
+        )
+    return number
+
+
 def check_same_shape(**named: jax.Array) -> None:
     """Refuses arrays of different shapes, even where they would broadcast.
 
@@ -44,6 +119,18 @@ def check_same_shape(**named: jax.Array) -> None:
     if len({array.shape for array in named.values()}) > 1:
         shapes = ", ".join(f"{name}: {x.shape}" for name, x in named.items())
         raise ValueError(f"Shapes must be equal (nothing is broadcast), got {shapes}.")
+
+
+def check_action_axis(**named: jax.Array) -> None:
+    """Refuses arrays without the shape of the first one and an axis of actions."""
+    (first, like), *others = named.items()
+    for name, array in others:
+        shape = array.shape
+        if shape[:-1] != like.shape or not shape or shape[-1] < 1:
+            raise ValueError(
+                f"{name} must have the shape of {first} and one more axis of at "
+                f"least one action, got {first}: {like.shape}, {name}: {shape}."
+            )
 
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:

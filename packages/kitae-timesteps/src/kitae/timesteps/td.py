@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kitae.timesteps._checks import as_floats, check_same_shape, working_dtype
+from kitae.timesteps._arrays import take_actions
+from kitae.timesteps._checks import (
+    as_floats,
+    check_action_axis,
+    check_same_shape,
+    working_dtype,
+)
 
 
 def compute_td_targets(
@@ -148,7 +154,7 @@ def _q_learning_targets(
         rewards=rewards, discounts=discounts, next_q_values=next_q_values
     )
     check_same_shape(rewards=r_t, discounts=discount_t)
-    _check_action_axis(r_t, next_q_values=q_t)
+    check_action_axis(rewards=r_t, next_q_values=q_t)
     return _bootstrap(r_t, discount_t, jnp.max(q_t, axis=-1))
 
 
@@ -167,23 +173,12 @@ def _double_q_targets(
     )
     check_same_shape(rewards=r_t, discounts=discount_t)
     check_same_shape(next_q_values=q_t, next_q_values_selector=selector_t)
-    _check_action_axis(r_t, next_q_values=q_t)
-    a_t = jnp.argmax(selector_t, axis=-1, keepdims=True)
-    return _bootstrap(
-        r_t, discount_t, jnp.take_along_axis(q_t, a_t, axis=-1).squeeze(-1)
-    )
+    check_action_axis(rewards=r_t, next_q_values=q_t)
+    a_t = jnp.argmax(selector_t, axis=-1)
+    return _bootstrap(r_t, discount_t, take_actions(q_t, a_t))
 
 
 def _bootstrap(r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array) -> jax.Array:
     dtype = working_dtype(r_t.dtype)
     targets = r_t.astype(dtype) + discount_t.astype(dtype) * v_t.astype(dtype)
     return targets.astype(r_t.dtype)
-
-
-def _check_action_axis(rewards: jax.Array, *, next_q_values: jax.Array) -> None:
-    shape = next_q_values.shape
-    if shape[:-1] != rewards.shape or not shape or shape[-1] < 1:
-        raise ValueError(
-            "next_q_values must have the shape of rewards and one more axis of at "
-            f"least one action, got rewards: {rewards.shape}, next_q_values: {shape}."
-        )
