@@ -148,3 +148,49 @@ def test_other_arguments_that_are_refused(key):
         init_params(key, nn.Dense, shapes)  # pyright: ignore
     with pytest.raises(TypeError, match="tabulate must be a bool"):
         init_params(key, dense, shapes, None)  # pyright: ignore
+
+
+def test_an_input_may_be_a_tree(key, seen):
+    class Joined(nn.Module):
+        @nn.compact
+        def __call__(self, tree, other):
+            return Recorder()(tree["a"], *tree["b"], other)
+
+    spec = {
+        "b": (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((3,), bool)),
+        "a": jax.ShapeDtypeStruct((2,), jnp.uint8),
+    }
+    params = init_params(key, Joined(), [spec, (4,)])
+    shapes = [(1, 2), (1,), (1, 3), (1, 4)]
+    dtypes = ["uint8", "int32", "bool", "float32"]
+    assert seen == [list(zip(shapes, dtypes, strict=True))]
+    assert params["params"]["Recorder_0"]["Dense_0"]["kernel"].shape == (10, 3)
+
+
+def test_an_equal_tree_is_not_compiled_again(key):
+    seen = []
+
+    class Sum(nn.Module):
+        size: int = 1
+
+        @nn.compact
+        def __call__(self, tree):
+            seen.append(None)
+            return nn.Dense(self.size)(tree["a"] + tree["b"])
+
+    def spec():
+        leaf = jax.ShapeDtypeStruct((2,), jnp.float32)
+        return {"a": leaf, "b": leaf}
+
+    init_params(key, Sum(), [spec()])
+    init_params(key, Sum(), [spec()])
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("item", [{"a": (4,)}, {}, {"a": None}, [(4,), (3,)]])
+def test_trees_that_are_refused(key, item):
+    with pytest.raises(TypeError, match=r"input_shapes\[0\] must be"):
+        init_params(key, nn.Dense(3), [item])
+    leaf = jax.ShapeDtypeStruct((0,), jnp.float32)
+    with pytest.raises(ValueError, match=r"input_shapes\[0\] must be at least 1"):
+        init_params(key, nn.Dense(3), [{"a": leaf}])

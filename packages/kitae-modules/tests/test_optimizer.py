@@ -151,3 +151,52 @@ def test_annealing_arguments_that_are_refused():
             make_optimizer(0.1, annealing_steps=3, end_learning_rate=end)
     with pytest.raises(ValueError, match="needs annealing_steps"):
         make_optimizer(0.1, end_learning_rate=0.05)
+
+
+def radam_twin(gradients, rate):
+    """The updates of Liu et al. (2020), Algorithm 2, in numpy, one number at a time."""
+    beta1, beta2, mean, square, updates = 0.9, 0.999, 0.0, 0.0, []
+    longest = 2 / (1 - beta2) - 1
+    for t, gradient in enumerate(gradients, start=1):
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * gradient**2
+        update = mean / (1 - beta1**t)
+        length = longest - 2 * t * beta2**t / (1 - beta2**t)
+        if length >= 5:
+            shrink = (length - 4) * (length - 2) * longest
+            shrink /= (longest - 4) * (longest - 2) * length
+            update *= np.sqrt(shrink) / (np.sqrt(square / (1 - beta2**t)) + 1e-8)
+        updates.append(-rate * update)
+    return updates
+
+
+@FLATTEN
+def test_rectified_adam(flatten):
+    gradients = np.random.default_rng(0).normal(size=12)
+    tx = make_optimizer(0.1, kind="radam", flatten=flatten)
+    params = {"w": jnp.zeros(())}
+
+    def update(state, gradient):
+        updates, state = tx.update({"w": gradient}, state, params)
+        return state, updates["w"]
+
+    _, seen = jax.lax.scan(update, tx.init(params), jnp.float32(gradients))
+    # In float32 the length loses digits to 1 - beta2^t.
+    np.testing.assert_allclose(seen, radam_twin(gradients, 0.1), rtol=1e-2, atol=1e-6)
+
+
+def test_rectified_adam_is_annealed_and_clipped():
+    tx = make_optimizer(1.0, kind="radam", annealing_steps=2, max_grad_norm=0.5)
+    params = {"w": jnp.zeros(2)}
+    grads = {"w": jnp.array([3.0, 4.0])}
+    first, state = tx.update(grads, tx.init(params), params)
+    second, _ = tx.update(grads, state, params)
+    # The first updates are the mean of the clipped gradients, and the last is nothing.
+    np.testing.assert_allclose(first["w"], [-0.3, -0.4], rtol=1e-4)
+    np.testing.assert_array_equal(second["w"], np.zeros(2))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "Adam", None])
+def test_kinds_that_are_refused(kind):
+    with pytest.raises(ValueError, match=r"kind must be one of \['adam', 'radam'\]"):
+        make_optimizer(0.1, kind=kind)

@@ -4,7 +4,7 @@ import functools
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from kitae.modules._checks import positive_int
 def init_params(
     key: jax.Array,
     module: nn.Module,
-    input_shapes: Sequence[Sequence[int] | jax.ShapeDtypeStruct],
+    input_shapes: Sequence[Any],
     tabulate: bool = False,
 ) -> Any:
     """Initialises the parameters of a module from the shapes of its inputs.
@@ -32,7 +32,9 @@ def init_params(
         module: A flax linen module.
         input_shapes: One item for each input of `module`: its shape without the
             batch axis, such as `(4,)` (the input is then float32), or a
-            `jax.ShapeDtypeStruct` for another dtype, such as uint8 images.
+            `jax.ShapeDtypeStruct` for another dtype, such as uint8 images, or a pytree
+            of them for an input that is one, such as dict observations. For the
+            observations of a space it is `observation_spec(space)`.
         tabulate: Print flax's table of the module's layers and parameters.
 
     Returns:
@@ -65,7 +67,7 @@ def init_params(
     try:
         hash(module)
     except TypeError:  # a field holds a list or an array: compile it for this call
-        variables = jax.jit(lambda key: module.init(key, *_zeros(specs)))(key)
+        variables = jax.jit(lambda key: module.init(key, *_inputs(specs)))(key)
     else:
         variables = _compiled_init(module, specs, key)
     if others := sorted(set(variables) - {"params"}):
@@ -76,16 +78,29 @@ def init_params(
     return variables
 
 
-_Specs = tuple[tuple[tuple[int, ...], np.dtype], ...]
+class _Spec(NamedTuple):
+    """One input, hashable: its structure, and the shape and dtype of each leaf."""
+
+    structure: Any
+    leaves: tuple[tuple[tuple[int, ...], np.dtype], ...]
+
+
+_Specs = tuple[_Spec, ...]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled_init(module: nn.Module, specs: _Specs, key: jax.Array) -> Any:
-    return module.init(key, *_zeros(specs))
+    return module.init(key, *_inputs(specs))
 
 
-def _zeros(specs: _Specs) -> list[jax.Array]:
-    return [jnp.zeros((1, *shape), dtype) for shape, dtype in specs]
+def _inputs(specs: _Specs) -> list[Any]:
+    """Zeros with one batch axis of size 1."""
+    return [
+        spec.structure.unflatten(
+            [jnp.zeros((1, *shape), dtype) for shape, dtype in spec.leaves]
+        )
+        for spec in specs
+    ]
 
 
 def _check_key(key: jax.Array) -> None:
@@ -106,18 +121,26 @@ def _input_specs(input_shapes: Any) -> _Specs:
     return tuple(_input_spec(i, shape) for i, shape in enumerate(input_shapes))
 
 
-def _input_spec(i: int, shape: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _input_spec(i: int, item: Any) -> _Spec:
     name = f"input_shapes[{i}]"
-    dtype = np.dtype(np.float32)
-    if isinstance(shape, jax.ShapeDtypeStruct):
-        shape, dtype = shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype)
-    if isinstance(shape, str) or not isinstance(shape, Sequence):
+    leaves, structure = jax.tree.flatten(item)
+    if leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        return _Spec(structure, tuple(_leaf_spec(name, leaf) for leaf in leaves))
+    if isinstance(item, str) or not isinstance(item, Sequence):
         raise TypeError(
-            f"{name} must be a shape such as (4,) or a jax.ShapeDtypeStruct, got "
-            f"{shape!r}; input_shapes is a list with one shape for each input, such "
-            "as [(4,)]"
+            f"{name} must be a shape such as (4,), a jax.ShapeDtypeStruct or a pytree "
+            f"of them, got {item!r}; input_shapes is a list with one item for each "
+            "input, such as [(4,)]"
         )
-    return tuple(positive_int(name, size) for size in shape), dtype
+    shape = tuple(positive_int(name, size) for size in item)
+    return _input_spec(i, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def _leaf_spec(
+    name: str, leaf: jax.ShapeDtypeStruct
+) -> tuple[tuple[int, ...], np.dtype]:
+    shape = tuple(positive_int(name, size) for size in leaf.shape)
+    return shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def _table(key: jax.Array, module: nn.Module, specs: _Specs) -> str:
@@ -125,4 +148,4 @@ def _table(key: jax.Array, module: nn.Module, specs: _Specs) -> str:
         "force_terminal": sys.stdout.isatty(),
         "width": shutil.get_terminal_size(fallback=(120, 24)).columns,
     }
-    return module.tabulate(key, *_zeros(specs), console_kwargs=console)
+    return module.tabulate(key, *_inputs(specs), console_kwargs=console)
