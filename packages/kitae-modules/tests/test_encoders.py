@@ -1,4 +1,4 @@
-import itertools
+import functools
 
 import flax.linen as nn
 import jax
@@ -8,152 +8,21 @@ import pytest
 from gymnasium import spaces
 
 from kitae.modules.encoders import (
-    MLP,
+    DictEncoder,
     DiscreteEncoder,
+    ImpalaCNN,
+    MultiDiscreteEncoder,
     NatureCNN,
-    PreprocessedEncoder,
     VectorEncoder,
     encoder_factory,
+    split_encoder,
 )
 
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
 
 
 def box(*shape, dtype=np.float32):
     return spaces.Box(0, 255 if dtype == np.uint8 else 1, shape, dtype)
-
-
-def images(*shape):
-    return RNG.integers(0, 256, shape, np.uint8)
-
-
-def dense(*layers):
-    return {
-        f"Dense_{i}": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}
-        for i, (kernel, bias) in enumerate(layers)
-    }
-
-
-def test_mlp_activates_every_layer():
-    layers = dense(([[1.0, -1.0]], [0.0, 1.0]), ([[2.0], [1.0]], [-1.0]))
-    mlp = MLP((2, 1))
-    # 3 -> relu(3, -2) -> 2 * 3 - 1; 0 -> relu(0, 1) -> 1 - 1; -1 -> relu(-1, 2) -> 1
-    out = mlp.apply({"params": layers}, jnp.array([[3.0], [0.0], [-1.0]]))
-    np.testing.assert_array_equal(out, [[5.0], [0.0], [1.0]])
-    negative = MLP((1,), jnp.negative)
-    out = negative.apply({"params": dense(([[1.0]], [0.0]))}, jnp.array([3.0]))
-    np.testing.assert_array_equal(out, [-3.0])
-
-
-def test_vector_encoder_flattens_and_casts():
-    encoder = VectorEncoder((2, 3), ())
-    observations = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
-    out = encoder.apply({}, observations)
-    assert out.dtype == jnp.float32
-    np.testing.assert_array_equal(out, np.arange(24.0).reshape(4, 6))
-    np.testing.assert_array_equal(
-        encoder.apply({}, observations[1]), np.arange(6.0, 12)
-    )
-    assert encoder.apply({}, observations.reshape(2, 2, 2, 3)).shape == (2, 2, 6)
-    assert VectorEncoder((), ()).apply({}, jnp.ones(5)).shape == (5, 1)
-
-
-@pytest.mark.parametrize("shape", [(3,), (5, 3), (5, 3, 2), (5, 6)])
-def test_vector_encoder_refuses_other_shapes(shape):
-    with pytest.raises(
-        ValueError, match=r"observations must have the shape \[..., 2, 3"
-    ):
-        VectorEncoder((2, 3), ()).apply({}, jnp.ones(shape))
-
-
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.float32])
-def test_discrete_encoder_is_one_hot_from_start(dtype):
-    out = DiscreteEncoder(3, start=2, hidden_sizes=()).apply(
-        {}, jnp.array([2, 4, 3], dtype)
-    )
-    assert out.dtype == jnp.float32
-    np.testing.assert_array_equal(out, [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
-
-
-def twin_cnn(params, image, n_dense):
-    """The network in numpy, one output pixel at a time; image [height, width, c]."""
-    x = np.asarray(image, np.float64)
-    for i, stride in enumerate((4, 2, 1)):
-        kernel = np.asarray(params[f"Conv_{i}"]["kernel"], np.float64)
-        side = kernel.shape[0]
-        n = (x.shape[0] - side) // stride + 1
-        m = (x.shape[1] - side) // stride + 1
-        out = np.zeros((n, m, kernel.shape[-1]))
-        for r, c in itertools.product(range(n), range(m)):
-            top, left = r * stride, c * stride
-            patch = x[top : top + side, left : left + side]
-            out[r, c] = np.tensordot(patch, kernel, 3)
-        x = np.maximum(out + np.asarray(params[f"Conv_{i}"]["bias"]), 0)
-    x = x.ravel()
-    for i in range(n_dense):
-        layer = params["MLP_0"][f"Dense_{i}"]
-        x = np.maximum(x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]), 0)
-    return x
-
-
-def test_nature_cnn_against_a_twin(filled):
-    cnn = NatureCNN(hidden_sizes=(5, 3))
-    batch = images(2, 40, 44, 2)
-    params = filled(cnn, batch)
-    expected = [twin_cnn(params["params"], image / 255, 2) for image in batch]
-    out = jax.jit(cnn.apply)(params, batch)
-    assert out.dtype == jnp.float32
-    assert np.ptp(out) > 0
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_nature_cnn_has_the_papers_sizes():
-    image = jnp.zeros((84, 84, 4))
-    params = jax.eval_shape(NatureCNN().init, KEY, image)["params"]
-    shapes = {
-        name: layer["kernel"].shape for name, layer in params.items() if "Conv" in name
-    }
-    assert shapes == {
-        "Conv_0": (8, 8, 4, 32),
-        "Conv_1": (4, 4, 32, 64),
-        "Conv_2": (3, 3, 64, 64),
-    }
-    # 84 -> 20 -> 9 -> 7, and 7 * 7 * 64 = 3136
-    assert params["MLP_0"]["Dense_0"]["kernel"].shape == (3136, 512)
-
-
-def test_both_layouts_give_the_same_features(filled):
-    last = images(2, 3, 36, 40, 4)
-    first = np.moveaxis(last, -1, -3)
-    assert first.shape == (2, 3, 4, 36, 40)
-    cnn = NatureCNN((8,))
-    params = filled(cnn, last)
-    expected = np.asarray(jax.jit(cnn.apply)(params, last))
-    assert expected.shape == (2, 3, 8)
-    assert np.ptp(expected) > 0
-    for layout, batch in ((None, first), (True, first), (False, last)):
-        out = jax.jit(NatureCNN((8,), channel_first=layout).apply)(params, batch)
-        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
-    alone = jax.jit(cnn.apply)(params, first[1, 2])
-    np.testing.assert_allclose(alone, expected[1, 2], rtol=1e-4, atol=1e-5)
-
-
-def test_only_uint8_is_scaled(filled):
-    cnn = NatureCNN((8,))
-    batch = images(2, 36, 36, 1)
-    params = filled(cnn, batch)
-    # Without biases the network is homogeneous: 255 times the image, 255 times the
-    # features.
-    params = jax.tree.map(lambda p: p if p.ndim > 1 else 0 * p, params)
-    apply = jax.jit(cnn.apply)
-    scaled = apply(params, batch)
-    assert np.ptp(scaled) > 0
-    floats = apply(params, np.float32(batch) / np.float32(255))
-    np.testing.assert_allclose(scaled, floats, rtol=1e-4, atol=1e-5)
-    for dtype in (np.float32, np.int32):
-        raw = apply(params, batch.astype(dtype))
-        np.testing.assert_allclose(raw, 255 * scaled, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +79,8 @@ def test_an_image_without_channels_is_refused():
         (box(), VectorEncoder, (64, 64)),
         (box(128, dtype=np.uint8), VectorEncoder, (64, 64)),
         (spaces.Discrete(5, start=3), DiscreteEncoder, (64, 64)),
+        (spaces.MultiBinary((2, 3)), VectorEncoder, (64, 64)),
+        (spaces.MultiDiscrete([2, 3], start=[1, 0]), MultiDiscreteEncoder, (64, 64)),
         (box(4, 84, 84, dtype=np.uint8), NatureCNN, (512,)),
         (box(84, 84, 3), NatureCNN, (512,)),
     ],
@@ -234,10 +105,12 @@ def test_the_start_of_a_discrete_space():
 @pytest.mark.parametrize(
     "space, error, match",
     [
-        (spaces.MultiDiscrete([2, 3]), TypeError, "MultiDiscrete"),
-        (spaces.MultiBinary(3), TypeError, "MultiBinary"),
-        (spaces.Dict({"x": box(2)}), TypeError, "Dict"),
-        ((4,), TypeError, "Box or a Discrete"),
+        (spaces.Tuple([box(2)]), TypeError, "observation_space must be.*Tuple"),
+        (spaces.Dict(x=spaces.Text(3)), TypeError, r"observation_space\['x'\] must"),
+        ((4,), TypeError, r"a Box, a Discrete.*got \(4,\)"),
+        (spaces.Dict(action_mask=spaces.MultiBinary(2)), ValueError, "no part"),
+        (spaces.Dict({}), ValueError, "no part"),
+        (spaces.MultiDiscrete([]), ValueError, "empty"),
         (box(4, 84, 84, 3), ValueError, r"\(4, 84, 84, 3\).*preprocess_fn"),
         (box(84, 84, dtype=np.uint8), ValueError, r"\(84, 84\) and dtype uint8"),
         (box(0), ValueError, "empty"),
@@ -257,32 +130,14 @@ def test_spaces_that_are_refused(space, error, match):
         ({"channel_first": True}, ValueError, "for images with three axes"),
         ({"channel_first": "yes"}, TypeError, "channel_first must be a bool"),
         ({"preprocess_fn": 3}, TypeError, "preprocess_fn must be callable"),
+        ({"layer_norm": 1}, TypeError, "layer_norm must be a bool"),
+        ({"image_encoder": "impala"}, TypeError, "image_encoder must be callable"),
     ],
 )
 def test_arguments_that_are_refused(kwargs, error, match):
     for space in (box(4), spaces.Discrete(4)):
         with pytest.raises(error, match=match):
             encoder_factory(space, **kwargs)
-
-
-def test_preprocess_fn_comes_first_and_sees_one_batch_axis():
-    seen = []
-
-    def halve(observations):
-        seen.append((observations.shape, str(observations.dtype)))
-        return observations.astype(jnp.float32) / 2
-
-    space = box(3, dtype=np.uint8)
-    encoder = encoder_factory(space, hidden_sizes=(), preprocess_fn=halve)
-    assert isinstance(encoder, PreprocessedEncoder)
-    seen.clear()
-    batch = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    out = encoder.apply({}, batch)
-    np.testing.assert_array_equal(out, batch / 2)
-    np.testing.assert_array_equal(encoder.apply({}, batch[1, 1]), batch[1, 1] / 2)
-    assert seen == [((4, 3), "uint8"), ((1, 3), "uint8")]
-    with pytest.raises(ValueError, match=r"\[..., 3\]"):
-        encoder.apply({}, batch[..., :2])
 
 
 def test_what_preprocess_fn_returns_chooses_the_encoder():
@@ -323,3 +178,53 @@ def test_a_preprocess_fn_that_jax_cannot_trace():
     with pytest.raises(jax.errors.TracerArrayConversionError) as caught:
         encoder_factory(box(3), preprocess_fn=np.sort)
     assert any("preprocess_fn" in note for note in caught.value.__notes__)
+
+
+def test_the_encoder_of_images_is_ones_choice():
+    impala = functools.partial(ImpalaCNN, width=2, pool_size=6)
+    encoder = encoder_factory(box(4, 84, 84), image_encoder=impala, layer_norm=True)
+    assert encoder == ImpalaCNN((256,), True, (4, 84, 84), True, width=2, pool_size=6)
+    encoder = encoder_factory(
+        box(10, 10, 4), hidden_sizes=(9,), channel_first=False, image_encoder=impala
+    )
+    assert (encoder.hidden_sizes, encoder.channel_first) == ((9,), False)
+    with pytest.raises(TypeError, match="image_encoder must make an ImageEncoder"):
+        encoder_factory(box(4, 84, 84), image_encoder=lambda **_: nn.Dense(3))
+
+
+def test_layouts_of_the_images_in_a_dict():
+    space = spaces.Dict(a=box(40, 40, 40), b=box(3))
+    with pytest.raises(ValueError, match="ambiguous"):
+        encoder_factory(space)
+    encoder = encoder_factory(space, channel_first=True)
+    assert isinstance(encoder, DictEncoder)
+    assert encoder.parts["a"].channel_first is True
+    with pytest.raises(ValueError, match="for images with three axes"):
+        encoder_factory(spaces.Dict(b=box(3)), channel_first=True)
+
+
+@pytest.mark.parametrize(
+    "space, hidden_sizes, encoder_sizes, head_sizes",
+    [
+        (box(4), None, (64,), (64,)),
+        (box(4), (8,), (), (8,)),
+        (box(4), (), (), ()),
+        (spaces.Discrete(4), (3, 2, 1), (3, 2), (1,)),
+        (box(4, 84, 84), None, (), (512,)),
+        (box(4, 84, 84), (8, 4), (), (8, 4)),
+        (spaces.Dict(a=box(2), b=spaces.Discrete(2)), (8, 4), (8,), (4,)),
+        (spaces.Dict(a=box(2), b=box(4, 84, 84)), (8, 4), (), (8, 4)),
+    ],
+)
+def test_the_last_layers_are_left_to_the_head(
+    space, hidden_sizes, encoder_sizes, head_sizes
+):
+    encoder, found = split_encoder(space, hidden_sizes=hidden_sizes)
+    assert (tuple(encoder.hidden_sizes), found) == (encoder_sizes, head_sizes)
+
+
+def test_what_preprocess_fn_returns_splits_the_layers():
+    encoder, head_sizes = split_encoder(
+        box(84, 84), hidden_sizes=(8, 4), preprocess_fn=lambda x: x[..., None]
+    )
+    assert (encoder.encoder.hidden_sizes, head_sizes) == ((), (8, 4))

@@ -32,19 +32,37 @@ def test_public_names():
     assert sorted(kitae.modules.__all__) == [
         "AgentPyTree",
         "ContinuousQValue",
+        "CosineEmbedding",
+        "DictEncoder",
+        "DiscreteActions",
         "DiscreteEncoder",
         "DiscreteQValue",
+        "ImageEncoder",
+        "ImpalaCNN",
+        "ImplicitQuantileQValue",
         "MLP",
+        "MultiDiscreteEncoder",
         "NatureCNN",
+        "NoisyDense",
         "PreprocessedEncoder",
+        "QHead",
+        "RecurrentQValue",
         "TrainState",
         "VectorEncoder",
+        "action_mask",
+        "discrete_actions",
         "encoder_factory",
         "epsilon_greedy",
         "greedy",
         "init_params",
+        "iqn_factory",
         "make_optimizer",
+        "masked",
+        "observation_spec",
         "qvalue_factory",
+        "recurrent_qvalue_factory",
+        "spectral_normalize",
+        "split_encoder",
     ]
     assert all(hasattr(kitae.modules, name) for name in kitae.modules.__all__)
 
@@ -66,11 +84,11 @@ def test_examples_run(name):
 
 def test_the_readme_runs_without_siblings_or_anything_heavy():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL))
     imports = "\n".join(f"import {name}" for name in MODULES)
     check = f"import sys\nprint([m for m in {ABSENT} if m in sys.modules])"
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{example}\n{imports}\n{check}"],
+        [sys.executable, "-W", "error", "-c", f"{examples}\n{imports}\n{check}"],
         capture_output=True,
         text=True,
     )

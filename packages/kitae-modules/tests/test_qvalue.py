@@ -5,6 +5,7 @@ import pytest
 from gymnasium import spaces
 
 from kitae.modules.modules import init_params
+from kitae.modules.observations import observation_spec
 from kitae.modules.qvalue import qvalue_factory
 
 KEY = jax.random.key(0)
@@ -195,8 +196,7 @@ def test_preprocess_fn_and_layout_reach_the_encoder(filled):
 @pytest.mark.parametrize(
     "space, name",
     [
-        (spaces.MultiDiscrete([2, 2]), "MultiDiscrete"),
-        (spaces.MultiBinary(2), "MultiBinary"),
+        (spaces.Text(2), "Text"),
         (spaces.Tuple([spaces.Discrete(2)]), "Tuple"),
         (2, "2"),
     ],
@@ -230,3 +230,119 @@ def test_one_trace_for_numpy_and_jax_inputs(filled):
         apply(params, observations)
         apply(params, observations + 1)
     assert len(traces) == 1
+
+
+def names(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params["params"])
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves
+    ]
+
+
+def test_the_names_of_the_parameters():
+    plain = qvalue_factory(CARTPOLE, spaces.Discrete(2), hidden_sizes=(8, 4))
+    params = jax.eval_shape(plain.init, KEY, jnp.ones(4))
+    assert names(params) == [
+        *("Dense_0/bias", "Dense_0/kernel"),
+        *("encoder/MLP_0/Dense_0/bias", "encoder/MLP_0/Dense_0/kernel"),
+        *("encoder/MLP_0/Dense_1/bias", "encoder/MLP_0/Dense_1/kernel"),
+    ]
+    dueling = qvalue_factory(
+        CARTPOLE, spaces.Discrete(2), hidden_sizes=(8, 4), dueling=True
+    )
+    params = jax.eval_shape(dueling.init, KEY, jnp.ones(4))
+    kernels = {
+        name: leaf.shape
+        for name, leaf in zip(names(params), jax.tree.leaves(params), strict=True)
+        if "kernel" in name
+    }
+    assert kernels == {
+        "encoder/MLP_0/Dense_0/kernel": (4, 8),
+        "value_hidden/Dense_0/kernel": (8, 4),
+        "value/kernel": (4, 1),
+        "advantage_hidden/Dense_0/kernel": (8, 4),
+        "advantage/kernel": (4, 2),
+    }
+
+
+def test_rainbow_is_noisy_after_the_convolutions():
+    qvalue = qvalue_factory(
+        FRAMES, spaces.Discrete(6), n_atoms=51, dueling=True, noisy=True
+    )
+    frames = jnp.zeros((2, 4, 36, 36), jnp.uint8)
+    out, params = jax.eval_shape(qvalue.init_with_output, KEY, frames)
+    assert (out.shape, out.dtype) == ((2, 6, 51), jnp.float32)
+    kernels = [name for name in names(params) if name.endswith("kernel")]
+    noisy = [name[: -len("_sigma")] for name in names(params) if "l_sigma" in name]
+    assert sorted(kernels) == sorted(
+        [*(f"encoder/Conv_{i}/kernel" for i in range(3)), *noisy]
+    )
+    assert params["params"]["value_hidden"]["NoisyDense_0"]["kernel"].shape == (64, 512)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_atoms_and_leading_axes(lead):
+    qvalue = qvalue_factory(CARTPOLE, spaces.Discrete(3), n_atoms=7)
+    out, _ = jax.eval_shape(qvalue.init_with_output, KEY, jnp.ones((*lead, 4)))
+    assert out.shape == (*lead, 3, 7)
+    assert qvalue.encoder.hidden_sizes == (64, 64)
+
+
+def test_layer_norm_in_the_encoder_and_the_head():
+    options = {"hidden_sizes": (8, 4), "layer_norm": True}
+    plain = qvalue_factory(CARTPOLE, spaces.Discrete(2), **options)
+    dueling = qvalue_factory(CARTPOLE, spaces.Discrete(2), dueling=True, **options)
+    critic = qvalue_factory(CARTPOLE, ACTIONS, **options)
+    for module, inputs, n_norms in (
+        (plain, (jnp.ones(4),), 2),
+        (dueling, (jnp.ones(4),), 3),
+        (critic, (jnp.ones(4), jnp.ones(2)), 2),
+    ):
+        params = jax.eval_shape(module.init, KEY, *inputs)
+        assert sum("LayerNorm" in name for name in names(params)) == 2 * n_norms
+
+
+def test_multi_discrete_actions_are_joint_actions():
+    space = spaces.MultiDiscrete([2, 3, 4])
+    qvalue = qvalue_factory(CARTPOLE, space)
+    out, _ = jax.eval_shape(qvalue.init_with_output, KEY, jnp.ones((5, 4)))
+    assert out.shape == (5, 24)
+    with pytest.raises(ValueError, match="joint actions"):
+        qvalue_factory(CARTPOLE, spaces.MultiDiscrete([100, 100]))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(4),
+        spaces.Box(0, 1, (2, 2), np.float64),
+        spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 255, (3,), np.uint8)),
+    ],
+)
+def test_parameters_from_the_spec_of_any_space(space):
+    qvalue = qvalue_factory(space, spaces.Discrete(2), hidden_sizes=(4,))
+    params = init_params(KEY, qvalue, [observation_spec(space)])
+    assert qvalue.apply(params, space.sample()).shape == (2,)
+
+
+@pytest.mark.parametrize("option", [{"dueling": True}, {"noisy": True}, {"n_atoms": 3}])
+def test_options_of_discrete_actions_alone(option):
+    with pytest.raises(ValueError, match="are for discrete actions"):
+        qvalue_factory(CARTPOLE, ACTIONS, **option)
+
+
+@pytest.mark.parametrize(
+    "option, error",
+    [
+        ({"dueling": 1}, TypeError),
+        ({"noisy": None}, TypeError),
+        ({"layer_norm": "yes"}, TypeError),
+        ({"n_atoms": 0}, ValueError),
+        ({"n_atoms": 2.0}, TypeError),
+    ],
+)
+def test_options_that_are_refused(option, error):
+    with pytest.raises(error, match=next(iter(option))):
+        qvalue_factory(CARTPOLE, spaces.Discrete(2), **option)

@@ -20,6 +20,13 @@ def positive_int(name: str, value: Any) -> int:
     return number
 
 
+def boolean(name: str, value: Any) -> bool:
+    """Returns `value` if it is a bool, or raises naming the argument."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+    return value
+
+
 def finite_float(name: str, value: Any) -> float:
     """Returns `value` as a finite float, or raises naming the argument."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -1,215 +1,84 @@
-"""Networks that turn observations into features."""
+"""The encoder of an observation space: which network turns what into features."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
-from kitae.modules._checks import leading_axes, sizes
-from kitae.modules._images import MIN_IMAGE_SIDE, is_channel_first
+from kitae.modules._checks import boolean, sizes
+from kitae.modules._images import MIN_IMAGE_SIDE
+from kitae.modules.dense import MLP, VECTOR_HIDDEN_SIZES
+from kitae.modules.images import ImageEncoder, ImpalaCNN, NatureCNN
+from kitae.modules.joint import DictEncoder, PreprocessedEncoder, has_image, innermost
+from kitae.modules.masks import ACTION_MASK
+from kitae.modules.observations import observation_spec
+from kitae.modules.vectors import DiscreteEncoder, MultiDiscreteEncoder, VectorEncoder
 
-_VECTOR_HIDDEN_SIZES = (64, 64)
-_IMAGE_HIDDEN_SIZES = (512,)
+__all__ = [
+    "MLP",
+    "DictEncoder",
+    "DiscreteEncoder",
+    "ImageEncoder",
+    "ImpalaCNN",
+    "MultiDiscreteEncoder",
+    "NatureCNN",
+    "PreprocessedEncoder",
+    "VectorEncoder",
+    "encoder_factory",
+    "split_encoder",
+]
 
 # Batch size of the example that `preprocess_fn` is traced with.
 _BATCH = 7
-
-
-class MLP(nn.Module):
-    """Dense layers, each followed by the activation, the last one too.
-
-    Attributes:
-        hidden_sizes: Number of units of each layer.
-        activation: Function applied after each layer.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> from kitae.modules import init_params
-        >>> mlp = MLP((32, 16))
-        >>> params = init_params(jax.random.key(0), mlp, [(4,)])
-        >>> mlp.apply(params, jnp.ones((5, 4))).shape
-        (5, 16)
-    """
-
-    hidden_sizes: Sequence[int] = _VECTOR_HIDDEN_SIZES
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps floats of shape [..., n] to [..., hidden_sizes[-1]]."""
-        for size in self.hidden_sizes:
-            x = self.activation(nn.Dense(size)(x))
-        return x
-
-
-class VectorEncoder(nn.Module):
-    """Flattens observations, casts them to float32 and applies an MLP.
-
-    Attributes:
-        observation_shape: Shape of one observation.
-        hidden_sizes: Units of each dense layer; with none, it only flattens.
-        activation: Function applied after each layer.
-    """
-
-    observation_shape: Sequence[int]
-    hidden_sizes: Sequence[int] = _VECTOR_HIDDEN_SIZES
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
-
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps [..., *observation_shape] of any dtype to float32 [..., features].
-
-        Raises:
-            ValueError: If the last axes are not `observation_shape`.
-        """
-        observations = jnp.asarray(observations)
-        shape = tuple(self.observation_shape)
-        lead = leading_axes("observations", observations.shape, shape)
-        x = observations.reshape(*lead, math.prod(shape)).astype(jnp.float32)
-        return MLP(self.hidden_sizes, self.activation)(x)
-
-
-class DiscreteEncoder(nn.Module):
-    """One-hot encoding of the observations of a Discrete space, then an MLP.
-
-    A value outside the space gives a row of zeros: compiled code cannot refuse it.
-
-    Attributes:
-        n: Number of values.
-        start: Smallest value.
-        hidden_sizes: Units of each dense layer; with none, it is only one-hot.
-        activation: Function applied after each layer.
-    """
-
-    n: int
-    start: int = 0
-    hidden_sizes: Sequence[int] = _VECTOR_HIDDEN_SIZES
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
-
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps whole numbers of shape [...] to float32 [..., features]."""
-        index = jnp.asarray(observations).astype(jnp.int32) - self.start
-        x = jax.nn.one_hot(index, self.n, dtype=jnp.float32)
-        return MLP(self.hidden_sizes, self.activation)(x)
-
-
-class NatureCNN(nn.Module):
-    """The convolutional network of Mnih et al. (2015), Methods, "Model architecture".
-
-    Convolutions of 32 filters 8x8 with stride 4, 64 filters 4x4 with stride 2 and 64
-    filters 3x3 with stride 1, without padding, then dense layers; a ReLU after each.
-    Parameters do not depend on the layout of the images.
-
-    Attributes:
-        hidden_sizes: Units of each dense layer after the convolutions.
-        channel_first: True for images [channels, height, width], False for [height,
-            width, channels]. None: found from the shape, where only one end is too
-            small (below 36 pixels) to be a side of the image.
-        observation_shape: Shape of one image. None: any.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> cnn = NatureCNN()
-        >>> images = jnp.zeros((2, 4, 84, 84), jnp.uint8)
-        >>> features, params = jax.eval_shape(
-        ...     cnn.init_with_output, jax.random.key(0), images
-        ... )
-        >>> features.shape
-        (2, 512)
-    """
-
-    hidden_sizes: Sequence[int] = _IMAGE_HIDDEN_SIZES
-    channel_first: bool | None = None
-    observation_shape: Sequence[int] | None = None
-
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps images [..., *image shape] to float32 [..., features].
-
-        uint8 is divided by 255; other dtypes are cast to float32 as they are.
-
-        Raises:
-            ValueError: If the last axes are not `observation_shape`, if the image is
-                too small, or if its layout cannot be told from its shape.
-        """
-        observations = jnp.asarray(observations)
-        shape = self.observation_shape
-        shape = tuple(observations.shape[-3:] if shape is None else shape)
-        lead = leading_axes("observations", observations.shape, shape)
-        x = observations.reshape(math.prod(lead), *shape)
-        if is_channel_first(shape, self.channel_first):
-            x = jnp.moveaxis(x, 1, -1)
-        scale = 255.0 if x.dtype == jnp.uint8 else 1.0
-        x = x.astype(jnp.float32) / scale
-        for features, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            conv = nn.Conv(features, (size, size), (stride, stride), padding="VALID")
-            x = nn.relu(conv(x))
-        return MLP(self.hidden_sizes)(x.reshape(*lead, math.prod(x.shape[1:])))
-
-
-class PreprocessedEncoder(nn.Module):
-    """An encoder behind a function of the observations.
-
-    Attributes:
-        encoder: The encoder of what `preprocess_fn` returns.
-        preprocess_fn: Maps [batch, *observation_shape] to [batch, ...].
-        observation_shape: Shape of one observation before `preprocess_fn`.
-    """
-
-    encoder: nn.Module
-    preprocess_fn: Callable[[jax.Array], jax.Array]
-    observation_shape: Sequence[int]
-
-    @nn.compact
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps [..., *observation_shape] to float32 [..., features].
-
-        Raises:
-            ValueError: If the last axes are not `observation_shape`.
-        """
-        observations = jnp.asarray(observations)
-        shape = tuple(self.observation_shape)
-        lead = leading_axes("observations", observations.shape, shape)
-        batch = observations.reshape(math.prod(lead), *shape)
-        features = self.encoder(self.preprocess_fn(batch))
-        return features.reshape(*lead, features.shape[-1])
 
 
 def encoder_factory(
     observation_space: spaces.Space,
     *,
     hidden_sizes: Sequence[int] | None = None,
-    preprocess_fn: Callable[[jax.Array], jax.Array] | None = None,
+    preprocess_fn: Callable[[Any], jax.Array] | None = None,
     channel_first: bool | None = None,
+    layer_norm: bool = False,
+    image_encoder: Callable[..., ImageEncoder] = NatureCNN,
 ) -> nn.Module:
     """Chooses the encoder of an observation space.
 
-    A Box of up to two axes gets a `VectorEncoder`, one of three axes the `NatureCNN`,
-    a Discrete space a one-hot `DiscreteEncoder`. Behind a `preprocess_fn`, the shape
-    and dtype of what it returns decide, as if they were those of a Box.
+    A Box of up to two axes and a MultiBinary space get a `VectorEncoder`, a Box of
+    three axes the `image_encoder`, a Discrete or a MultiDiscrete space a one-hot
+    `DiscreteEncoder` or `MultiDiscreteEncoder`. Behind a `preprocess_fn`, the shape and
+    dtype of what it returns decide, as if they were those of a Box.
+
+    A Dict gets a `DictEncoder`: each part but "action_mask" (see
+    `kitae.modules.masks`) is encoded by its kind without dense layers, an image by its
+    convolutions, and the dense layers are those of the joint features.
 
     Args:
-        observation_space: Gymnasium space of one observation: a Box or a Discrete.
+        observation_space: Gymnasium space of one observation: a Box, Discrete,
+            MultiDiscrete or MultiBinary, or a Dict of them, nested as it may be.
         hidden_sizes: Units of each dense layer, those after the convolutions for an
-            image; `()` for none. None: (64, 64), and (512,) for an image.
+            image; `()` for none. None: (64, 64); where there is an image, what the
+            image encoder has, (512,) for `NatureCNN`.
         preprocess_fn: Function applied first, inside the network, to observations
-            [batch, *shape] of the space's dtype. It returns one array [batch, ...].
-        channel_first: Layout of an image, see `NatureCNN`.
+            [batch, *shape] of the space's dtype, or to a dict of such arrays. It
+            returns one array [batch, ...].
+        channel_first: Layout of images, see `ImageEncoder`.
+        layer_norm: Normalise each layer before its activation; of the layers of an
+            image encoder, those that it says.
+        image_encoder: Makes the encoder of images: `NatureCNN`, `ImpalaCNN`, another
+            subclass of `ImageEncoder`, or a `functools.partial` of one, such as
+            `partial(ImpalaCNN, width=2)`.
 
     Returns:
         A module that maps observations [..., *shape] to float32 [..., features].
 
     Raises:
-        TypeError: If the space is neither Box nor Discrete, or an argument has another
-            type.
+        TypeError: If the space is of another kind, or an argument has another type.
         ValueError: If an observation has a shape that no encoder takes, if the layout
             of an image cannot be told, if `channel_first` is given without an image,
-            or if `preprocess_fn` does not keep the batch axis.
+            if `preprocess_fn` does not keep the batch axis, or if a Dict has no part.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -220,41 +89,145 @@ def encoder_factory(
         >>> encoder.apply(params, jnp.array([3, 15])).shape
         (2, 32)
     """
-    if not isinstance(observation_space, (spaces.Box, spaces.Discrete)):
-        raise TypeError(
-            f"observation_space must be a Box or a Discrete, got {observation_space!r}"
-        )
+    _check_space(observation_space)
     if hidden_sizes is not None:
         hidden_sizes = sizes("hidden_sizes", hidden_sizes)
     if channel_first is not None and not isinstance(channel_first, bool):
         raise TypeError(f"channel_first must be a bool or None, got {channel_first!r}")
-    shape = tuple(observation_space.shape or ())
-    dtype = jax.dtypes.canonicalize_dtype(observation_space.dtype)
-    if preprocess_fn is not None:
-        output = _preprocessed(preprocess_fn, shape, dtype)
-        inner = _array_encoder(
-            output.shape[1:], output.dtype, hidden_sizes, channel_first
+    if not callable(image_encoder):
+        raise TypeError(f"image_encoder must be callable, got {image_encoder!r}")
+    options = _Options(channel_first, boolean("layer_norm", layer_norm), image_encoder)
+    if preprocess_fn is None:
+        encoder = _space_encoder(observation_space, hidden_sizes, options)
+    else:
+        spec = observation_spec(observation_space)
+        output = _preprocessed(preprocess_fn, spec)
+        inner = _array_encoder(output.shape[1:], output.dtype, hidden_sizes, options)
+        shape = jax.tree.map(lambda leaf: leaf.shape, spec)
+        encoder = PreprocessedEncoder(inner, preprocess_fn, shape)
+    if channel_first is not None and not has_image(encoder):
+        raise ValueError(
+            f"channel_first={channel_first} is for images with three axes, and there "
+            f"is none in {observation_space!r}"
         )
-        return PreprocessedEncoder(inner, preprocess_fn, shape)
-    if isinstance(observation_space, spaces.Box):
-        return _array_encoder(shape, dtype, hidden_sizes, channel_first)
-    _refuse_layout(channel_first, shape)
-    n, start = int(observation_space.n), int(observation_space.start)
-    return DiscreteEncoder(n, start, _default(hidden_sizes, _VECTOR_HIDDEN_SIZES))
+    return encoder
+
+
+def split_encoder(
+    observation_space: spaces.Space,
+    *,
+    hidden_sizes: Sequence[int] | None = None,
+    **options: Any,
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """Chooses an encoder, and leaves the last of its dense layers to a head.
+
+    The head gets the last hidden layer; where there is an image, all dense layers
+    after the convolutions. So the noisy layers of Rainbow are all those after the
+    convolutions (Hessel et al., 2018), and dueling streams have one hidden layer each
+    (Wang et al., 2016, section 4.2).
+
+    Args:
+        observation_space: As for `encoder_factory`.
+        hidden_sizes: Units of each dense layer before the last one, in all.
+        **options: The other arguments of `encoder_factory`.
+
+    Returns:
+        The encoder, and the hidden sizes of the head: `()` where `hidden_sizes` is.
+
+    Raises:
+        TypeError: As `encoder_factory`.
+        ValueError: As `encoder_factory`.
+
+    Examples:
+        >>> from gymnasium import spaces
+        >>> space = spaces.Box(-1.0, 1.0, (4,))
+        >>> encoder, head_sizes = split_encoder(space, hidden_sizes=(120, 84))
+        >>> encoder.hidden_sizes, head_sizes
+        ((120,), (84,))
+    """
+    whole = encoder_factory(observation_space, hidden_sizes=hidden_sizes, **options)
+    dense = dense_sizes(whole)
+    n_kept = 0 if has_image(whole) else max(len(dense) - 1, 0)
+    encoder = encoder_factory(observation_space, hidden_sizes=dense[:n_kept], **options)
+    return encoder, dense[n_kept:]
+
+
+def dense_sizes(encoder: nn.Module) -> tuple[int, ...]:
+    """Returns the units of each dense layer of an encoder of `encoder_factory`."""
+    encoder = innermost(encoder)
+    return tuple(encoder.hidden_sizes)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Options(NamedTuple):
+    channel_first: bool | None
+    layer_norm: bool
+    image_encoder: Callable[..., ImageEncoder]
+
+
+_ONE_ARRAY = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+
+
+def _check_space(space: Any, name: str = "observation_space") -> None:
+    if isinstance(space, spaces.Dict):
+        for part, part_space in space.spaces.items():
+            _check_space(part_space, f"{name}[{part!r}]")
+    elif not isinstance(space, _ONE_ARRAY):
+        raise TypeError(
+            f"{name} must be a Box, a Discrete, a MultiDiscrete, a MultiBinary or a "
+            f"Dict, got {space!r}"
+        )
+
+
+def _space_encoder(
+    space: spaces.Space, hidden_sizes: tuple[int, ...] | None, options: _Options
+) -> nn.Module:
+    if isinstance(space, spaces.Dict):
+        return _dict_encoder(space, hidden_sizes, options)
+    shape = tuple(space.shape or ())
+    if isinstance(space, spaces.Box):
+        dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+        return _array_encoder(shape, dtype, hidden_sizes, options)
+    dense = VECTOR_HIDDEN_SIZES if hidden_sizes is None else hidden_sizes
+    norm = options.layer_norm
+    if isinstance(space, spaces.Discrete):
+        n, start = int(space.n), int(space.start)
+        return DiscreteEncoder(n, start, dense, layer_norm=norm)
+    if 0 in shape:
+        raise ValueError(f"Observations of shape {shape} are empty")
+    if isinstance(space, spaces.MultiDiscrete):
+        nvec, start = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+        return MultiDiscreteEncoder(nvec, start, shape, dense, norm)
+    return VectorEncoder(shape, dense, layer_norm=norm)
+
+
+def _dict_encoder(
+    space: spaces.Dict, hidden_sizes: tuple[int, ...] | None, options: _Options
+) -> nn.Module:
+    parts = {
+        name: _space_encoder(part, (), options)
+        for name, part in space.spaces.items()
+        if name != ACTION_MASK
+    }
+    if not parts:
+        raise ValueError(f"Observations have no part to encode: {space!r}")
+    dense = hidden_sizes
+    if dense is None and any(map(has_image, parts.values())):
+        dense = options.image_encoder().hidden_sizes
+    elif dense is None:
+        dense = VECTOR_HIDDEN_SIZES
+    return DictEncoder(parts, dense, options.layer_norm)
 
 
 def _array_encoder(
     shape: tuple[int, ...],
     dtype: Any,
     hidden_sizes: tuple[int, ...] | None,
-    channel_first: bool | None,
+    options: _Options,
 ) -> nn.Module:
     if 0 in shape:
         raise ValueError(f"Observations of shape {shape} are empty")
     if len(shape) == 3:
-        layout = is_channel_first(shape, channel_first)
-        return NatureCNN(_default(hidden_sizes, _IMAGE_HIDDEN_SIZES), layout, shape)
-    _refuse_layout(channel_first, shape)
+        return _image_encoder(shape, hidden_sizes, options)
     pixels = len(shape) == 2 and dtype == jnp.uint8 and min(shape) >= MIN_IMAGE_SIDE
     if pixels or len(shape) > 3:
         raise ValueError(
@@ -262,30 +235,34 @@ def _array_encoder(
             "images with three axes: reshape them in preprocess_fn, to [batch, "
             "features] or to [batch, height, width, channels]"
         )
-    return VectorEncoder(shape, _default(hidden_sizes, _VECTOR_HIDDEN_SIZES))
+    dense = VECTOR_HIDDEN_SIZES if hidden_sizes is None else hidden_sizes
+    return VectorEncoder(shape, dense, layer_norm=options.layer_norm)
 
 
-def _default(
-    hidden_sizes: tuple[int, ...] | None, default: tuple[int, ...]
-) -> tuple[int, ...]:
-    return default if hidden_sizes is None else hidden_sizes
-
-
-def _refuse_layout(channel_first: bool | None, shape: tuple[int, ...]) -> None:
-    if channel_first is not None:
-        raise ValueError(
-            f"channel_first={channel_first} is for images with three axes, and an "
-            f"observation has the shape {shape}"
-        )
+def _image_encoder(
+    shape: tuple[int, ...], hidden_sizes: tuple[int, ...] | None, options: _Options
+) -> nn.Module:
+    dense = {} if hidden_sizes is None else {"hidden_sizes": hidden_sizes}
+    encoder = options.image_encoder(
+        channel_first=options.channel_first,
+        observation_shape=shape,
+        layer_norm=options.layer_norm,
+        **dense,
+    )
+    if not isinstance(encoder, ImageEncoder):
+        raise TypeError(f"image_encoder must make an ImageEncoder, got {encoder!r}")
+    return encoder
 
 
 def _preprocessed(
-    preprocess_fn: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: Any
+    preprocess_fn: Callable[[Any], jax.Array], spec: Any
 ) -> jax.ShapeDtypeStruct:
     """Traces `preprocess_fn` and returns the shape and dtype of its output."""
     if not callable(preprocess_fn):
         raise TypeError(f"preprocess_fn must be callable, got {preprocess_fn!r}")
-    batch = jax.ShapeDtypeStruct((_BATCH, *shape), dtype)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((_BATCH, *leaf.shape), leaf.dtype), spec
+    )
     try:
         # Behind a lambda, since jax cannot trace every kind of callable.
         output = jax.eval_shape(lambda x: preprocess_fn(x), batch)
