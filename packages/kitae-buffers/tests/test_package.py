@@ -21,7 +21,13 @@ def test_public_names():
         "ReplayState",
         "Rollout",
         "RolloutState",
+        "Sample",
+        "SequenceSample",
+        "importance_weights",
+        "n_step_replay",
+        "prioritised_replay",
         "rollout_storage",
+        "sequence_replay",
         "stored_rows",
         "uniform_replay",
     ]

@@ -21,6 +21,23 @@ def check_addressable(capacity: int, n_envs: int) -> None:
         )
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Refuses anything but a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a float from 0 to 1, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+
+
+def check_spec(name: str, array: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuses an array of another shape or dtype."""
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {jnp.dtype(dtype)}{list(shape)}, got "
+            f"{array.dtype}{list(array.shape)}"
+        )
+
+
 def empty_like(row: Any, capacity: int, n_envs: int) -> Any:
     """Zeros of shape `[capacity, n_envs, ...]` for each leaf `[...]` of `row`."""
 

@@ -14,48 +14,68 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kitae.buffer._checks import (
-    check_addressable,
-    check_count,
-    checked_mask,
-    checked_rows,
-    empty_like,
-    write_rows,
+from kitae.buffer._checks import check_count
+from kitae.buffer._packing import unpack
+from kitae.buffer._ring import (
+    ReplayState,
+    Ring,
+    append,
+    check_ring,
+    cut,
+    empty_ring,
+    env_axes,
+    nth_oldest,
+    rows_at,
+    with_frames,
 )
-from kitae.buffer._packing import PackedRows, layout_of, pack, unpack
-
-
-class ReplayState(NamedTuple):
-    """What a replay holds.
-
-    Attributes:
-        data: The rows, packed. `data.words` is `[capacity, n_envs, n_words]` uint32:
-            the leaves of at most 256 elements and 32 bits each, side by side, bit for
-            bit; `data.large` a tuple of the others, each `[capacity, n_envs, ...]`;
-            `data.layout` is static. `stored_rows` unpacks them.
-        position: `[n_envs]` int32, where the next row of each environment goes.
-        size: `[n_envs]` int32, rows held by each environment, at most `capacity`.
-    """
-
-    data: PackedRows
-    position: jax.Array
-    size: jax.Array
 
 
 class Replay(NamedTuple):
-    """Three pure functions; see `uniform_replay`.
+    """Pure functions; see `uniform_replay`, `n_step_replay`, `prioritised_replay`.
 
     Attributes:
         init: `init(row) -> ReplayState`, empty, from one example row without an
             environment axis (arrays, scalars or `jax.ShapeDtypeStruct`).
         add: `add(state, rows, valid=None) -> ReplayState`; leaves of `rows` are
             `[n_envs, ...]`, `valid` a bool `[n_envs]` mask of the rows to keep.
-        sample: `sample(state, key) -> rows` with leaves `[batch_size, ...]`.
+        sample: `sample(state, key)` gives what the replay's maker says: plain rows
+            with leaves `[batch_size, ...]`, a `Sample` or a `SequenceSample`.
+        cut: `cut(state) -> ReplayState`. To be called when the environments were reset
+            otherwise than by the end of an episode, as when a training starts anew: the
+            next row of each begins a sequence, and no window reaches over the cut.
+            Where rows are drawn one by one, the state comes back as it is.
+        update_priorities: `update_priorities(state, index, priorities) -> ReplayState`,
+            or None where there are none; see `prioritised_replay`.
+        env_axes: A prefix of the state as a tree: for each part, which of its axes
+            counts the environments, and None for a part that the replay has not. A
+            state split along these axes is the states of replays of fewer
+            environments, each complete in itself.
     """
 
     init: Callable[[Any], ReplayState]
     add: Callable[..., ReplayState]
     sample: Callable[[ReplayState, jax.Array], Any]
+    cut: Callable[[ReplayState], ReplayState]
+    update_priorities: Callable[..., ReplayState] | None
+    env_axes: ReplayState
+
+
+class Sample(NamedTuple):
+    """Rows with what a target and a loss need to know of how they were drawn.
+
+    Attributes:
+        experience: Rows, leaves `[batch_size, ...]`.
+        discount: `[batch_size]` float32, γ^k, where the row spans k steps: what the
+            value of `next_observation` counts, unless the row is done.
+        importance: `[batch_size]` float32, 1 / (N p), where each of the N rows held
+            is drawn with its probability p: 1 where all are drawn alike.
+        index: `[batch_size]` int32, where each row is, for `update_priorities`.
+    """
+
+    experience: Any
+    discount: jax.Array
+    importance: jax.Array
+    index: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def stored_rows(state: ReplayState) -> Any:
@@ -69,6 +89,10 @@ def stored_rows(state: ReplayState) -> Any:
         and a copy. Of environment `e`, the first `size[e]` times are written; where
         the ring is full, the oldest row is at `position[e]`.
 
+    Raises:
+        ValueError: The replay keeps each frame once: all its stacks would take several
+            times its memory.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from kitae.buffer import stored_rows, uniform_replay
@@ -77,7 +101,12 @@ def stored_rows(state: ReplayState) -> Any:
         >>> stored_rows(state)["x"].tolist()
         [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
     """
-    return jax.vmap(jax.vmap(unpack))(state.data)
+    if state.frames is not None:
+        raise ValueError(
+            "state must be of a replay without frame_stack, got one that keeps each "
+            "frame once: its stacks are made by sample"
+        )
+    return jax.vmap(jax.vmap(unpack))(state.data).row
 
 
 def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
@@ -97,7 +126,35 @@ def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
     return product.astype(jnp.int32)
 
 
-def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
+def draw_rows(key: jax.Array, counts: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """Draws `n` of all environments' rows alike.
+
+    Args:
+        key: A random key.
+        counts: `[n_envs]` int32, how many there are in each environment.
+        n: How many to draw.
+
+    Returns:
+        env: `[n]` int32.
+        rank: `[n]` int32 in `[0, counts[env])`.
+    """
+    last = jnp.cumsum(counts)
+    rank = draw_below(key, last[-1], n)
+    env = jnp.searchsorted(last, rank, side="right", method="compare_all")
+    return env, rank - (last - counts)[env]
+
+
+def draw_held(ring: Ring, state: ReplayState, key: jax.Array, n: int) -> jax.Array:
+    """Draws the indices `[n]`, `time * n_envs + env`, of rows held, all alike."""
+    env, rank = draw_rows(key, state.size, n)
+    # Unless rows were given up, those held are the first ones in memory.
+    time = rank if state.frames is None else nth_oldest(ring, state, env, rank)
+    return time * ring.n_envs + env
+
+
+def uniform_replay(
+    capacity: int, n_envs: int, batch_size: int, *, frame_stack: int | None = None
+) -> Replay:
     """Makes a replay that keeps the newest rows and samples them uniformly.
 
     Rows are drawn with replacement, each row held with the same probability.
@@ -108,14 +165,26 @@ def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
             all.
         n_envs: Parallel environments, at least 1.
         batch_size: Rows in one sample, at least 1.
+        frame_stack: Frames in an observation, at least 1. If given, observations are
+            stacks of images, `[frame_stack, height, width]`, and each frame is kept
+            once. Rows then have `observation`, `next_observation` and `done`, perhaps
+            `truncated`, and follow one another: unless a row is the first, or follows
+            an end or a cut, its observation is the next observation of the row before,
+            and `next_observation` is `observation` without its first frame and with
+            one more at its end. That cannot be checked. Each stack comes out bit for
+            bit as it went in. There is room for `17 / 16 * capacity` frames; where
+            episodes are shorter than `16 * frame_stack` steps, frames can run out, and
+            then the oldest rows are given up before `capacity` is reached.
 
     Returns:
-        The functions `init`, `add` and `sample`, to be called inside `jax.jit` (with
-        the state donated) or outside.
+        The functions `init`, `add`, `sample` and `cut`, to be called inside `jax.jit`
+        (with the state donated) or outside. `sample` returns plain rows, leaves
+        `[batch_size, ...]`.
 
     Raises:
-        ValueError: An argument is out of range; in `init`, the example has no leaf; or,
-            in `add`, the rows do not fit the example: the leaf is named.
+        ValueError: An argument is out of range; in `init`, the example has no leaf, or
+            lacks what `frame_stack` needs; or, in `add`, the rows do not fit the
+            example: the leaf is named.
 
     Example:
         >>> import jax
@@ -132,44 +201,20 @@ def uniform_replay(capacity: int, n_envs: int, batch_size: int) -> Replay:
         >>> replay.sample(state, jax.random.key(0)).observation.shape
         (3, 4)
     """
-    check_count("capacity", capacity)
-    check_count("n_envs", n_envs)
+    ring = Ring(capacity, n_envs, frame_stack=frame_stack)
+    check_ring(ring)
     check_count("batch_size", batch_size)
-    check_addressable(capacity, n_envs)
-
-    def init(row: Any) -> ReplayState:
-        layout = layout_of(row)
-        packed = jax.eval_shape(partial(pack, layout=layout), layout.rows())
-        return ReplayState(
-            data=empty_like(packed, capacity, n_envs),
-            position=jnp.zeros(n_envs, jnp.int32),
-            size=jnp.zeros(n_envs, jnp.int32),
-        )
-
-    def add(state: ReplayState, rows: Any, valid: Any = None) -> ReplayState:
-        layout = state.data.layout
-        rows = checked_rows(rows, layout.rows(capacity, n_envs))
-        packed = jax.vmap(partial(pack, layout=layout))(rows)
-        if valid is None:
-            step = jnp.ones(n_envs, jnp.int32)
-        else:
-            valid = checked_mask(valid, n_envs)
-            step = valid.astype(jnp.int32)
-        return ReplayState(
-            data=write_rows(state.data, packed, state.position, valid),
-            position=(state.position + step) % capacity,
-            size=jnp.minimum(state.size + step, capacity),
-        )
 
     def sample(state: ReplayState, key: jax.Array) -> Any:
-        last = jnp.cumsum(state.size)
-        rank = draw_below(key, last[-1], batch_size)
-        env = jnp.searchsorted(last, rank, side="right", method="compare_all")
-        time = rank - (last - state.size)[env]
-        index = time * n_envs + env
-        drawn = jax.tree.map(
-            lambda column: column.reshape(-1, *column.shape[2:])[index], state.data
-        )
-        return jax.vmap(unpack)(drawn)
+        index = draw_held(ring, state, key, batch_size)
+        stored = rows_at(state.data, index)
+        return with_frames(ring, state, stored, stored, index)
 
-    return Replay(init, add, sample)
+    return Replay(
+        init=partial(empty_ring, ring),
+        add=partial(append, ring),
+        sample=sample,
+        cut=cut,
+        update_priorities=None,
+        env_axes=env_axes(ring),
+    )
