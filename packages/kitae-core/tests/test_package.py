@@ -18,6 +18,7 @@ MODULES = [
 
 def test_public_names():
     assert sorted(kitae.envs.__all__) == [
+        "ActionMask",
         "HostEnv",
         "HostStep",
         "as_vector_env",

@@ -8,8 +8,8 @@ import pytest
 from gymnasium.envs.functional_jax_env import FunctionalJaxVectorEnv
 from gymnasium.envs.phys2d.cartpole import CartPoleFunctional
 from gymnasium.experimental.functional import FuncEnv
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
-from gymnasium.vector import AutoresetMode
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from kitae.buffer import stored_rows
 from kitae.envs import HostEnv, HostStep, make_vec_env
@@ -269,6 +269,75 @@ def test_dtypes_are_the_spaces(space, on_device):
         observation, *_, infos = env.step(np.zeros(2, int))
         for final in infos.get("final_obs", []):
             assert final.dtype == space.dtype
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        (lambda n: {"a": n, "b": n}, r"a dict of \['a'\], got \['a', 'b'\]"),
+        (lambda n: {}, r"observation must be a dict of \['a'\], got \[\]"),
+        (lambda n: n, r"observation must be a dict of \['a'\], got "),
+        (
+            lambda n: {"a": jnp.stack([n, n])},
+            r"observation\['a'\] must have shape \[5\]",
+        ),
+    ],
+)
+def test_refuses_observations_of_other_parts(parts, message):
+    class Other(Parts):
+        def observation(self, state, rng, params=None):
+            return parts(state)
+
+    with pytest.raises(ValueError, match=message):
+        JaxVectorEnv(Other(Dict({"a": Discrete(9)})), 5)
+
+
+class ManyActions(Parts):
+    """Pays ten times the first number of the action and once the second one."""
+
+    action_space = MultiDiscrete([3, 4], start=[1, -1])
+
+    def __init__(self):
+        super().__init__(Box(-9, 9, (1,), np.float32))
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return 10 * action[0] + action[1]
+
+
+def test_several_discrete_actions_count_from_their_start():
+    env = JaxVectorEnv(ManyActions(), 2)
+    assert env.action_space.shape == (2, 2)
+    host = HostEnv(env)
+    host.reset(SEED)
+    # From 0 for the agent; the environment counts from 1 and from -1.
+    step = host.step(np.array([[2, 3], [0, 0]]))
+    assert step.reward.tolist() == [32, 9]
+    with pytest.raises(ValueError, match=r"actions must be indices below \[3, 4\]"):
+        host.step(np.array([[0, 4], [0, 0]]))
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, VectorWrapper], ids=["jax", "host"])
+@pytest.mark.parametrize("second", [3, 4])
+def test_an_agent_acts_by_several_numbers(world, wrap, second):
+    class Fixed(world.TableAgent):
+        def _explore_factory(self, config):
+            def explore(state, key, observations, exploration):
+                actions = jnp.tile(jnp.array([2, second]), (len(observations), 1))
+                return actions, jnp.zeros(len(observations))
+
+            return explore
+
+    env = wrap(JaxVectorEnv(ManyActions(), 2))
+    agent = world.make_agent(env, agent_type=Fixed)
+    if second == 4:
+        with pytest.raises(ValueError, match="action"):
+            agent.train(env, 60)
+        return
+    history = agent.train(env, 60)
+    assert set(history.episode_return) == {3 * 32}
+    size = int(agent.memory.size.min())
+    held = np.asarray(stored_rows(agent.memory).action)[:size]
+    assert held.reshape(-1, 2).tolist() == [[2, 3]] * (size * 2)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1)])

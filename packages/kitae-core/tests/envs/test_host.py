@@ -2,7 +2,7 @@ import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.envs import HostEnv
@@ -123,6 +123,12 @@ def test_several_discrete_actions_are_shifted_and_checked(world):
     assert env.env.envs[0].actions[0].tolist() == [3, 2]
     with pytest.raises(ValueError, match=r"actions must be indices below \[3, 4\]"):
         env.step(np.array([[2, 4], [0, 1]], np.int32))
+    with pytest.raises(
+        ValueError, match=r"actions must have shape \[2, 2\], got \[2\]"
+    ):
+        env.step(np.array([2, 3]))
+    with pytest.raises(ValueError, match="actions must be integers, got float64"):
+        env.step(np.array([[0.5, 1.0], [0.0, 1.0]]))
 
 
 def test_an_environment_may_write_into_its_actions(world):
@@ -154,6 +160,129 @@ def test_other_spaces_take_actions_as_they_are(world):
     env.reset(SEED)
     with pytest.raises(ValueError, match="actions must be finite"):
         env.step(np.full((2, 2), np.nan, np.float32))
+
+
+PARTS = Dict(
+    {
+        "image": Box(0, 255, (2, 2), np.uint8),
+        "place": Tuple(
+            [
+                Discrete(2**40, start=-1),
+                Dict({"count": Box(-1.0, np.inf, (1,), np.float32)}),
+                MultiDiscrete([2, 2**40]),
+            ]
+        ),
+    }
+)
+
+
+@pytest.fixture
+def parts(world):
+    class Parts(world.CountEnv):
+        """The count in each of many parts; the next one in the last number."""
+
+        observation_space = PARTS
+
+        def _observation(self):
+            count = super()._observation()
+            image = np.full((2, 2), self.count % 256, np.uint8)
+            pair = np.array([self.count % 2, self.count + 1])
+            return {"image": image, "place": (self.count, {"count": count}, pair)}
+
+    return Parts
+
+
+def count_in(observation):
+    """The count of each environment, `[n_envs]`, if all parts agree on it."""
+    number, inner, pair = observation["place"]
+    n_envs = len(number)
+    np.testing.assert_array_equal(inner["count"], number[:, None])
+    np.testing.assert_array_equal(pair, np.stack([number % 2, number + 1], 1))
+    image = np.broadcast_to((number % 256)[:, None, None], (n_envs, 2, 2))
+    np.testing.assert_array_equal(observation["image"], image)
+    assert observation["image"].dtype == np.uint8
+    assert (number.dtype, inner["count"].dtype) == (np.int64, np.float32)
+    return number
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_observations_of_many_parts_are_right_in_every_mode(
+    parts, autoreset_mode, truncate
+):
+    lengths = (2, 3, 5)
+    makers = [lambda n=n: parts(n, truncate, first=1_000 * n) for n in lengths]
+    env = HostEnv(SyncVectorEnv(makers, autoreset_mode=autoreset_mode))
+    observation = env.reset(SEED)
+    rows = [[], [], []]
+    for _ in range(30):
+        count = count_in(observation)
+        step = env.step(np.zeros(3, np.int64))
+        following = count_in(step.next_observation)
+        for i in np.flatnonzero(step.valid):
+            ended = bool(step.truncated[i] if truncate else step.terminated[i])
+            assert not (step.terminated[i] if truncate else step.truncated[i])
+            rows[i].append((int(count[i]), int(following[i]), ended))
+        observation = step.observation
+    for n, mine in zip(lengths, rows, strict=True):
+        # Each episode adds n by its steps, and a reset a hundred.
+        starts = [1_000 * n + (100 + n) * k + t for k in range(20) for t in range(n)]
+        ended = [t == n - 1 for _ in range(20) for t in range(n)]
+        expected = [(s, s + 1, e) for s, e in zip(starts, ended, strict=True)]
+        assert len(mine) >= 20
+        assert mine == expected[: len(mine)]
+
+
+def test_observations_of_many_parts_are_copies(parts):
+    """A vector that writes each step into the same arrays changes no earlier one."""
+    env = HostEnv(SyncVectorEnv([parts] * 2, copy=False))
+    first = env.reset(SEED)
+    env.step(np.zeros(2, np.int64))
+    assert count_in(first).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"image": np.zeros((2, 3, 2), np.uint8)},
+            r"\['image'\] must be uint8\[2, 2, 2",
+        ),
+        ({"image": np.zeros((2, 2, 2))}, r"\['image'\] must be .*, got float64"),
+        ({"image": None, "more": 1}, r"a dict of \['image', 'place'\], got .*'more'"),
+        ({"place": ()}, r"observation\['place'\] must be a tuple of 2, got 0"),
+        ({"place": 3}, r"observation\['place'\] must be a tuple of 2, got int"),
+        ({"place": (np.zeros(2, int), 1)}, r"\['place'\]\[1\] must be float32\[2, 1\]"),
+        (
+            {"place": (np.zeros(2, int), np.array([[0], [np.nan]], np.float32))},
+            r"observation\['place'\]\[1\] of environment 1 at vector step 1 is not",
+        ),
+    ],
+)
+def test_the_part_that_is_wrong_is_named(change, message):
+    right = {
+        "image": np.zeros((2, 2, 2), np.uint8),
+        "place": (np.zeros(2, int), np.zeros((2, 1), np.float32)),
+    }
+    scripted = Scripted(right, np.zeros(2))
+    place = Tuple([Discrete(9), Box(-1, 1, (1,), np.float32)])
+    scripted.single_observation_space = Dict({"image": PARTS["image"], "place": place})
+    env = HostEnv(scripted)
+    env.step(np.zeros(2, int))
+    scripted.observation = right | change
+    env._steps = 0
+    with pytest.raises(ValueError, match=message):
+        env.step(np.zeros(2, int))
+    scripted.observation = [0]
+    with pytest.raises(ValueError, match=r"must be a dict of .*, got list"):
+        env.step(np.zeros(2, int))
+
+
+def test_refuses_observations_of_no_fixed_size():
+    scripted = Scripted(good(), np.zeros(2))
+    scripted.single_observation_space = Dict({"list": Sequence(Discrete(2))})
+    message = r"observation\['list'\] must be an array of one shape, which Sequence is"
+    with pytest.raises(ValueError, match=message):
+        HostEnv(scripted)
 
 
 @pytest.mark.parametrize("told", [None, "whenever", 7])

@@ -66,9 +66,39 @@ def test_a_field_is_seen_alone():
     assert list(position.single_observation_space) == ["col", "row"]
 
 
+def test_masks_are_seen_when_asked():
+    """A snake's mask forbids what leaves the board or bites."""
+    alone = snake(observation="grid", action_mask=True)
+    assert list(alone.single_observation_space) == ["action_mask", "observation"]
+    whole = snake(action_mask=True)
+    parts = ["action_mask", "grid", "step_count"]
+    assert list(whole.single_observation_space) == parts
+    for env in (alone, whole):
+        space = env.single_observation_space["action_mask"]
+        assert space == Box(0, 1, (4,), np.int8)
+        host = HostEnv(env)
+        observation = host.reset(np.random.SeedSequence(1))
+        for _ in range(10):
+            grid = observation.get("observation", observation.get("grid"))
+            row = grid[..., 1].max(axis=2).argmax(axis=1)  # of the head
+            mask = observation["action_mask"]
+            assert not mask[row == 0, 0].any()
+            step = host.step(mask.argmax(axis=1))
+            assert not (step.terminated & (mask.sum(axis=1) > 0)).any()
+            observation = step.observation
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (
+            {"env_id": "Minesweeper-v0", "action_mask": True},
+            r"one entry for each action of MultiDiscrete.*shape is \[10, 10\]",
+        ),
+        (
+            {"env_id": "RubiksCube-v0", "action_mask": True},
+            "one entry for each action of MultiDiscrete.*but there is none",
+        ),
         (
             {"observation": "picture"},
             r"one of \['action_mask', 'grid', 'step_count'\], got 'picture'",

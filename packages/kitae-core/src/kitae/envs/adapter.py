@@ -90,17 +90,20 @@ def next_state(
     )
 
 
-def family(package: str, since: tuple[int, int]) -> ModuleType:
-    """Imports the package of a family, which the extra of that name installs.
+def family(
+    package: str, since: tuple[int, int], *, extra: str | None = None
+) -> ModuleType:
+    """Imports the package of a family, which an extra installs.
 
     Args:
         package: Its name.
         since: Its first version, major and minor, that is as the adapter expects.
+        extra: The extra's name. Default: the package's.
 
     Raises:
         ImportError: It is not installed, too old, or lacks something itself.
     """
-    install = f'pip install "kitae-core[{package}]"'
+    install = f'pip install "kitae-core[{extra or package}]"'
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """What passes between an environment and an agent, checked on the host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -9,46 +9,90 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 
 def map_space(
-    function: Callable[[Any, gym.Space], Any], tree: Any, space: gym.Space
+    function: Callable[[Any, gym.Space, str], Any],
+    tree: Any,
+    space: gym.Space,
+    name: str = "observation",
 ) -> Any:
     """Applies `function` to each part of `tree` and the simple space it is of.
 
     Args:
-        function: `function(part, space)`.
+        function: `function(part, space, name)`.
         tree: A dict where the space is a Dict, a tuple where it is a Tuple.
         space: Which parts there are.
+        name: Of the whole, from which those of the parts are made.
 
     Returns:
         The results, built as the space is.
+
+    Raises:
+        ValueError: `tree` has other parts than the space.
+
+    Example:
+        >>> space = Dict({"a": Discrete(2), "b": Tuple([Discrete(2), Discrete(2)])})
+        >>> map_space(lambda part, _, name: name, {"a": 0, "b": (0, 0)}, space, "x")
+        {'a': "x['a']", 'b': ("x['b'][0]", "x['b'][1]")}
     """
     if isinstance(space, Dict):
+        if not isinstance(tree, Mapping) or set(tree) != set(space):
+            told = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
+            raise ValueError(f"{name} must be a dict of {sorted(space)}, got {told}")
         return {
-            name: map_space(function, tree[name], part) for name, part in space.items()
+            key: map_space(function, tree[key], part, f"{name}[{key!r}]")
+            for key, part in space.items()
         }
     if isinstance(space, Tuple):
-        pairs = zip(tree, space, strict=True)
-        return tuple(map_space(function, member, part) for member, part in pairs)
-    return function(tree, space)
+        if not isinstance(tree, Sequence) or len(tree) != len(space):
+            told = len(tree) if isinstance(tree, Sequence) else type(tree).__name__
+            raise ValueError(f"{name} must be a tuple of {len(space)}, got {told}")
+        return tuple(
+            map_space(function, tree[i], part, f"{name}[{i}]")
+            for i, part in enumerate(space)
+        )
+    return function(tree, space, name)
+
+
+def check_fixed_size(space: gym.Space, name: str) -> None:
+    """Refuses a space with elements that are no arrays of one shape.
+
+    Raises:
+        ValueError: The space, or a part of it, is such.
+
+    Example:
+        >>> check_fixed_size(gym.spaces.Text(5), "observation")
+        Traceback (most recent call last):
+        ...
+        ValueError: observation must be an array of one shape, which Text is not
+    """
+    if isinstance(space, Dict | Tuple):
+        parts = space.items() if isinstance(space, Dict) else enumerate(space)
+        for key, part in parts:
+            check_fixed_size(part, f"{name}[{key!r}]")
+    elif space.shape is None:
+        raise ValueError(
+            f"{name} must be an array of one shape, which {type(space).__name__} is not"
+        )
 
 
 def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> Any:
     """Copies `raw` into arrays `[n_envs, *shape]`, a pytree for composite spaces.
 
     Raises:
-        ValueError: A shape or dtype is not the space's, or a value is not finite.
+        ValueError: A part is missing, a shape or dtype is not the space's, or a value
+            is not finite; the part is named.
     """
 
-    def checked(raw: Any, space: gym.Space) -> np.ndarray:
+    def checked(raw: Any, space: gym.Space, name: str) -> np.ndarray:
         array = np.array(raw)
         if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
             raise ValueError(
-                f"observation must be {space.dtype}{[n_envs, *(space.shape or ())]} as "
+                f"{name} must be {space.dtype}{[n_envs, *(space.shape or ())]} as "
                 f"{space} says, got {array.dtype}{list(array.shape)}"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
             raise ValueError(
-                f"observation of environment {int(np.argmin(finite))} at vector step "
+                f"{name} of environment {int(np.argmin(finite))} at vector step "
                 f"{step} is not finite: {array[np.argmin(finite)]}"
             )
         return array
@@ -91,9 +135,10 @@ def checked_actions(
         raise ValueError(
             f"actions must have shape {list(shape)}, got {list(actions.shape)} {where}"
         )
+    discrete = isinstance(space, Discrete | MultiDiscrete)
+    if discrete and actions.dtype.kind not in "iu":
+        raise ValueError(f"actions must be integers, got {actions.dtype} {where}")
     if isinstance(space, Discrete):
-        if actions.dtype.kind not in "iu":
-            raise ValueError(f"actions must be integers, got {actions.dtype} {where}")
         if actions.min() < 0 or actions.max() >= space.n:
             raise ValueError(
                 f"actions must be indices in [0, {space.n - 1}], got "

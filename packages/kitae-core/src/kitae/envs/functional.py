@@ -11,8 +11,9 @@ from gymnasium.experimental.functional import FuncEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from kitae.config import check_int
+from kitae.config import check_flag, check_int
 from kitae.envs.checks import map_space
+from kitae.envs.masks import masked_space, with_mask
 
 
 class EnvState(NamedTuple):
@@ -54,6 +55,10 @@ class JaxVectorEnv(VectorEnv):
     `gymnasium.vector.VectorEnv` that resets in the step that ends an episode
     (`AutoresetMode.SAME_STEP`).
 
+    A `FuncEnv` may have a method `action_mask(state, rng)`, which gives the mask of
+    allowed actions, `[n]` of 0 and 1 or bool; `action_mask=True` puts it into the
+    observations, as `kitae.envs.masks.masked_space` says.
+
     A `FuncEnv` knows the end of a task (`terminal`), not time limits: these come from
     `max_episode_steps`, or from a method `truncated(state, rng) -> bool` where the
     environment has one.
@@ -66,10 +71,12 @@ class JaxVectorEnv(VectorEnv):
         lazy_reset: Whether initial states are made only in steps in which an episode
             ended. By default they are made ahead for all steps, which is faster
             unless making one costs much more than a step.
+        action_mask: Whether observations have the mask of allowed actions.
 
     Raises:
-        ValueError: An argument is out of range, or an observation does not have the
-            shape that `func_env.observation_space` says.
+        ValueError: An argument is out of range, an observation does not have the
+            shape that `func_env.observation_space` says, or `func_env` has no masks
+            for its actions.
         TypeError: `func_env` is no FuncEnv.
 
     Example:
@@ -90,6 +97,7 @@ class JaxVectorEnv(VectorEnv):
         max_episode_steps: int | None = None,
         *,
         lazy_reset: bool = False,
+        action_mask: bool = False,
     ) -> None:
         if not isinstance(func_env, FuncEnv):
             raise TypeError(
@@ -99,16 +107,19 @@ class JaxVectorEnv(VectorEnv):
         check_int("n_envs", n_envs, 1)
         if max_episode_steps is not None:
             check_int("max_episode_steps", max_episode_steps, 1)
+        check_flag("action_mask", action_mask)
         self.func_env = func_env
         self.num_envs = n_envs
         self.max_episode_steps = max_episode_steps
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "jax": True}
         self.single_observation_space = func_env.observation_space
         self.single_action_space = func_env.action_space
-        self.observation_space = batch_space(func_env.observation_space, n_envs)
+        if action_mask:
+            self.single_observation_space = _with_masks(func_env)
+        self.observation_space = batch_space(self.single_observation_space, n_envs)
         self.action_space = batch_space(func_env.action_space, n_envs)
         self._lazy_reset = lazy_reset
-        self._vectorized = _is_vectorized(func_env)
+        self._action_mask = action_mask
         self._initial = jax.jit(self.initial)
         self._transition = jax.jit(self.transition)
         self._state: Any = None
@@ -125,7 +136,7 @@ class JaxVectorEnv(VectorEnv):
         """
         inner_key, observation_key = jax.random.split(key)
         inner = self._each("initial", self._keys(inner_key))
-        observation = self._observe(inner, self._keys(observation_key))
+        observation = self._observe(inner, observation_key)
         return EnvState(inner, observation, jnp.zeros(self.num_envs, jnp.int32))
 
     def transition(
@@ -153,7 +164,7 @@ class JaxVectorEnv(VectorEnv):
         if hasattr(self.func_env, "truncated"):
             truncated |= self._flags("truncated", inner, keys)
         ended = terminated | truncated
-        observation = self._observe(inner, self._keys(observation_key))
+        observation = self._observe(inner, observation_key)
         moved = EnvState(inner, observation, length)
 
         def renew() -> EnvState:
@@ -209,7 +220,10 @@ class JaxVectorEnv(VectorEnv):
 
     def _each(self, name: str, *args: Any) -> Any:
         function = getattr(self.func_env, name)
-        return function(*args) if self._vectorized else jax.vmap(function)(*args)
+        # Gymnasium's vector environment replaces the methods of its FuncEnv that it
+        # knows by vmapped ones, as attributes of the instance.
+        vectorized = name in vars(self.func_env)
+        return function(*args) if vectorized else jax.vmap(function)(*args)
 
     def _keys(self, key: jax.Array) -> jax.Array:
         return jax.random.split(key, self.num_envs)
@@ -220,21 +234,24 @@ class JaxVectorEnv(VectorEnv):
 
     def _to_host(self, observation: Any) -> Any:
         return map_space(
-            lambda part, space: np.array(part, space.dtype),
+            lambda part, space, _: np.array(part, space.dtype),
             observation,
             self.single_observation_space,
         )
 
-    def _observe(self, inner: Any, keys: jax.Array) -> Any:
-        raw = self._each("observation", inner, keys)
+    def _observe(self, inner: Any, key: jax.Array) -> Any:
+        raw = self._each("observation", inner, self._keys(key))
+        if self._action_mask:
+            keys = self._keys(jax.random.fold_in(key, MASK))
+            raw = with_mask(raw, self._each("action_mask", inner, keys))
         return map_space(self._fitted, raw, self.single_observation_space)
 
-    def _fitted(self, raw: Any, space: gym.Space) -> jax.Array:
+    def _fitted(self, raw: Any, space: gym.Space, name: str) -> jax.Array:
         array = jnp.asarray(raw)
         wanted = (self.num_envs, *(space.shape or ()))
         if array.shape != wanted:
             raise ValueError(
-                f"observation must have shape {list(wanted)} as {space} says, got "
+                f"{name} must have shape {list(wanted)} as {space} says, got "
                 f"{list(array.shape)} from the {self.num_envs} environments"
             )
         return array.astype(jax.dtypes.canonicalize_dtype(space.dtype))
@@ -242,6 +259,9 @@ class JaxVectorEnv(VectorEnv):
 
 # The keys of a seed: numbers below 2**31 are steps, these are the rest.
 START, RESTART = 2**32 - 1, 2**32 - 2
+
+# Of the key for observations, that for their masks.
+MASK = 2**32 - 3
 
 
 def as_jax_env(env: Any, n_envs: int) -> JaxVectorEnv | None:
@@ -269,10 +289,13 @@ def as_jax_env(env: Any, n_envs: int) -> JaxVectorEnv | None:
     return None
 
 
-def _is_vectorized(func_env: FuncEnv) -> bool:
-    # Gymnasium's vector environment replaces the methods of its FuncEnv by vmapped
-    # ones, as attributes of the instance.
-    return "initial" in vars(func_env)
+def _with_masks(func_env: FuncEnv) -> gym.Space:
+    if not hasattr(func_env, "action_mask"):
+        raise ValueError(
+            "action_mask=True needs a method action_mask(state, rng), which "
+            f"{type(func_env).__name__} does not have"
+        )
+    return masked_space(func_env.observation_space, func_env.action_space)
 
 
 def _where(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.envs.checks import (
+    check_fixed_size,
     checked_actions,
     checked_observation,
     checked_reward,
@@ -36,6 +37,12 @@ class HostStep(NamedTuple):
     truncated: np.ndarray
     valid: np.ndarray
 
+    @property
+    def first(self) -> np.ndarray:
+        """Bool `[n_envs]`: where an episode begins with `observation`."""
+        # Where the next step is spent on a reset, the one after it begins the episode.
+        return self.terminated | self.truncated | ~self.valid
+
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
     told = env.metadata.get("autoreset_mode")
@@ -61,13 +68,15 @@ class HostEnv:
         env: The environment; whoever passes it closes it.
 
     Raises:
-        ValueError: The environment does not say how it resets.
+        ValueError: The environment does not say how it resets, or its observations
+            are no arrays of one shape.
     """
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env
         self.n_envs = env.num_envs
         self._mode = _autoreset_mode(env)
+        check_fixed_size(env.single_observation_space, "observation")
         self._ended = np.zeros(self.n_envs, bool)
         self._steps = 0
 

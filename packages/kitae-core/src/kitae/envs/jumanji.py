@@ -18,6 +18,7 @@ from kitae.envs.adapter import (
     unconvertible,
 )
 from kitae.envs.functional import JaxVectorEnv
+from kitae.envs.masks import MASK, masked_space, n_actions, with_mask
 
 SINCE = (1, 1)
 
@@ -33,12 +34,15 @@ class JumanjiFuncEnv(StepFuncEnv):
         env: A `jumanji.env.Environment` with one agent that does not reset itself.
         observation: The field of the observation to see alone. Default: all of them,
             as a `Dict`, if there are several.
+        action_mask: Whether the field `action_mask` is seen, whatever `observation`
+            is, as `kitae.envs.masks.masked_space` says: int8, one for each action.
 
     Raises:
         ImportError: jumanji is missing, or older than 1.1.
         TypeError: `env` is something else.
-        ValueError: There is no such field, the reward is not one number, or a spec
-            has no counterpart in Gymnasium.
+        ValueError: There is no such field, the reward is not one number, a spec has no
+            counterpart in Gymnasium, or there is no mask with one entry for each
+            action.
 
     Example:
         >>> import jumanji  # doctest: +SKIP
@@ -46,12 +50,14 @@ class JumanjiFuncEnv(StepFuncEnv):
         >>> JaxVectorEnv(snake, n_envs=8, max_episode_steps=500)  # doctest: +SKIP
     """
 
-    def __init__(self, env: Any, observation: str | None = None) -> None:
+    def __init__(
+        self, env: Any, observation: str | None = None, *, action_mask: bool = False
+    ) -> None:
         check_env(env)
         super().__init__()
         self.env = env
         self.action_space = as_space(env.action_spec)
-        space = as_space(env.observation_spec)
+        space = whole = as_space(env.observation_spec)
         if observation is not None:
             parts = space.spaces if isinstance(space, Dict) else {}
             if observation not in parts:
@@ -59,8 +65,11 @@ class JumanjiFuncEnv(StepFuncEnv):
                     f"observation must be one of {list(parts)}, got {observation!r}"
                 )
             space = parts[observation]
+        self._field, self._unmasked = observation, space
+        self._action_mask = action_mask
+        if action_mask:
+            space = _masked(space, whole, self.action_space)
         self.observation_space = space
-        self._field = observation
 
     def initial(self, rng: Any, params: Any = None) -> StepState:
         """Starts an episode."""
@@ -79,9 +88,11 @@ class JumanjiFuncEnv(StepFuncEnv):
         )
 
     def _seen(self, observation: Any) -> Any:
+        whole = observation
         if self._field is not None:
-            observation = getattr(observation, self._field)
-        return _as_fields(observation, self.observation_space)
+            observation = getattr(whole, self._field)
+        seen = _as_fields(observation, self._unmasked)
+        return with_mask(seen, whole.action_mask) if self._action_mask else seen
 
 
 def make_jumanji(
@@ -90,6 +101,7 @@ def make_jumanji(
     *,
     max_episode_steps: int | None = None,
     observation: str | None = None,
+    action_mask: bool = False,
     lazy_reset: bool = False,
     **env_kwargs: Any,
 ) -> JaxVectorEnv:
@@ -101,13 +113,15 @@ def make_jumanji(
         max_episode_steps: Environment steps after which an episode is truncated.
             None: when the environment says so.
         observation: As in `JumanjiFuncEnv`.
+        action_mask: As in `JumanjiFuncEnv`.
         lazy_reset: As in `JaxVectorEnv`; faster where a level is costly to make.
         **env_kwargs: Passed to `jumanji.make`.
 
     Raises:
         ImportError: jumanji is missing, or older than 1.1.
         ValueError: A number is out of range, Jumanji does not know the environment or
-            the environment no such field, or a spec has no counterpart in Gymnasium.
+            the environment no such field, a spec has no counterpart in Gymnasium, or
+            there is no mask with one entry for each action.
 
     Example:
         >>> env = make_jumanji("Snake-v1", 8, observation="grid")  # doctest: +SKIP
@@ -115,7 +129,7 @@ def make_jumanji(
         (12, 12, 5)
     """
     env = family("jumanji", SINCE).make(env_id, **env_kwargs)
-    func_env = JumanjiFuncEnv(env, observation)
+    func_env = JumanjiFuncEnv(env, observation, action_mask=action_mask)
     return JaxVectorEnv(func_env, n_envs, max_episode_steps, lazy_reset=lazy_reset)
 
 
@@ -169,6 +183,20 @@ def as_space(spec: Any) -> gym.Space:
     if not parts:
         raise unconvertible(spec, f"{type(spec).__name__} has no fields")
     return Dict({name: as_space(part) for name, part in parts.items()})
+
+
+def _masked(space: gym.Space, whole: gym.Space, actions: gym.Space) -> Dict:
+    mask = whole.spaces.get(MASK) if isinstance(whole, Dict) else None
+    shape = None if mask is None else mask.shape
+    if shape != (n_actions(actions),):
+        told = "there is none" if shape is None else f"its shape is {list(shape)}"
+        raise ValueError(
+            f"action_mask must be a field of the observation with one entry for each "
+            f"action of {actions}, but {told}"
+        )
+    if isinstance(space, Dict):
+        space = Dict({name: part for name, part in space.items() if name != MASK})
+    return masked_space(space, actions)
 
 
 def _widest(dtype: Any) -> tuple[Any, Any]:

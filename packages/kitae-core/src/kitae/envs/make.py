@@ -1,17 +1,20 @@
 """Making vector environments by the names that registries know."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from kitae.config import check_int
+from kitae.config import check_flag, check_int
 from kitae.config.run_name import checked_run_name
-from kitae.envs.functional import as_jax_env
+from kitae.envs.atari import is_atari, make_atari, register_atari
+from kitae.envs.functional import JaxVectorEnv, as_jax_env
 from kitae.envs.gymnax import make_gymnax
 from kitae.envs.jumanji import make_jumanji
+from kitae.envs.masks import ActionMask
 
 VIDEO_EVERY = 100
 
@@ -26,12 +29,15 @@ def make_vec_env(
     capture_video: bool = False,
     run_name: str | None = None,
     vectorization_mode: str | None = None,
+    action_mask: bool = False,
     **env_kwargs: Any,
 ) -> VectorEnv:
     """Makes `n_envs` copies of a registered environment, stepped together.
 
     Args:
-        env_id: As the registry of `backend` knows it.
+        env_id: As the registry of `backend` knows it; `"ALE/<game>-v5"` for Atari's
+            games, as `kitae.envs.atari.make_atari` makes them. These need
+            `pip install "kitae-core[atari]"`.
         n_envs: Parallel environments, at least 1.
         backend: Whose environment it is: `"gymnasium"`, `"gymnax"` or `"jumanji"`. The
             last two need `pip install "kitae-core[gymnax]"` or
@@ -46,6 +52,10 @@ def make_vec_env(
             vectorised form, `"sync"` for one process, `"async"` for one process per
             environment (in a script, under `if __name__ == "__main__":`). Default: its
             own form if it has one, else `"sync"`.
+        action_mask: Whether the masks of allowed actions become a part of the
+            observations, as in `kitae.envs.masks.ActionMask`; from
+            `infos["action_mask"]`, for environments that are JAX functions from their
+            method `action_mask`, for Jumanji's from their observations.
         **env_kwargs: Passed to the environment, such as `max_episode_steps`; for
             another backend see `kitae.envs.gymnax.make_gymnax` and
             `kitae.envs.jumanji.make_jumanji`.
@@ -55,8 +65,9 @@ def make_vec_env(
 
     Raises:
         ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
-            meets another mode than `"sync"`, the mode or the backend is unknown, or
-            the backend cannot do what is asked.
+            meets another mode than `"sync"`, the mode or the backend is unknown, the
+            backend cannot do what is asked, or the environment is known to have no
+            masks; if only its steps show that, the first `reset` raises.
         ImportError: The backend's package is missing or too old.
         gymnasium.error.Error: The environment is not registered.
 
@@ -67,9 +78,32 @@ def make_vec_env(
         >>> env.close()
     """
     check_int("n_envs", n_envs, 1)
+    check_flag("action_mask", action_mask)
     if backend != "gymnasium":
-        maker = _maker(backend, capture_video, vectorization_mode)
+        maker = _maker(backend, capture_video, vectorization_mode, action_mask)
         return maker(env_id, n_envs, **env_kwargs)
+    env = _gymnasium(
+        env_id, n_envs, capture_video, run_name, vectorization_mode, env_kwargs
+    )
+    jax_env = as_jax_env(env, n_envs)
+    if jax_env is None:
+        return ActionMask(env) if action_mask else env
+    if not action_mask:
+        return jax_env
+    limit = jax_env.max_episode_steps
+    return JaxVectorEnv(jax_env.func_env, n_envs, limit, action_mask=True)
+
+
+def _gymnasium(
+    env_id: str,
+    n_envs: int,
+    capture_video: bool,
+    run_name: str | None,
+    vectorization_mode: str | None,
+    env_kwargs: dict[str, Any],
+) -> VectorEnv:
+    if is_atari(env_id):
+        register_atari()
     if capture_video:
         if run_name is None:
             raise ValueError(
@@ -80,9 +114,16 @@ def make_vec_env(
                 "capture_video films one environment of vectorization_mode='sync', "
                 f"got {vectorization_mode!r}"
             )
+        if is_atari(env_id) and vectorization_mode is None:
+            raise ValueError(
+                "capture_video steps Atari's games one by one, which then show raw "
+                "frames: ask for these by vectorization_mode='sync'"
+            )
         run_name = checked_run_name(run_name)
         return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
     mode = _mode(env_id, vectorization_mode)
+    if mode == "vector_entry_point" and is_atari(env_id):
+        return make_atari(env_id, n_envs, **env_kwargs)
     vector_kwargs: dict[str, Any] = {}
     if mode != "vector_entry_point":
         # A step that is a transition everywhere wastes none, and keeps counts exact.
@@ -90,18 +131,20 @@ def make_vec_env(
     if mode == "async":
         # JAX has threads, and a forked process would hold their locks for ever.
         vector_kwargs["context"] = "forkserver"
-    env = gym.make_vec(
+    return gym.make_vec(
         env_id,
         num_envs=n_envs,
         vectorization_mode=mode,
         vector_kwargs=vector_kwargs,
         **env_kwargs,
     )
-    return as_jax_env(env, n_envs) or env
 
 
 def _maker(
-    backend: str, capture_video: bool, vectorization_mode: str | None
+    backend: str,
+    capture_video: bool,
+    vectorization_mode: str | None,
+    action_mask: bool,
 ) -> Callable[..., VectorEnv]:
     if backend not in MAKERS:
         backends = ("gymnasium", *MAKERS)
@@ -113,7 +156,11 @@ def _maker(
             f"vectorization_mode={vectorization_mode!r} needs backend='gymnasium', got "
             f"{backend!r}, whose environments are stepped together"
         )
-    return MAKERS[backend]
+    if not action_mask:
+        return MAKERS[backend]
+    if backend != "jumanji":
+        raise ValueError(f"action_mask: environments of {backend!r} have no masks")
+    return partial(make_jumanji, action_mask=True)
 
 
 def _mode(env_id: str, asked: str | None) -> str:
