@@ -22,6 +22,7 @@ def test_public_names():
         "HostEnv",
         "HostStep",
         "as_vector_env",
+        "make_probe",
         "make_vec_env",
     ]
     assert sorted(kitae.types.__all__) == [
