@@ -97,6 +97,7 @@ def noise_of(key):
 
 def test_noise_is_factorised():
     bias, weights = noise_of(KEY)
+    assert (bias != 0).all()
     # f(eps_i) f(eps_j): rank one, and each row is a multiple of the bias's noise.
     assert np.linalg.matrix_rank(weights, tol=1e-5) == 1
     ratios = weights / bias
