@@ -53,21 +53,33 @@ def test_bytes_held_are_those_computed(name):
     assert state.frames.images.shape == (64 + 4 + 4 + 1, 2, 84, 84)
 
 
-def test_short_episodes_give_up_the_oldest_rows():
+def prioritised_of_one_environment(ends):
+    """Adds rows 0, 1, ..., 39, each of which ends an episode or does not."""
     replay = prioritised_replay(16, 1, 64, exponent=1.0, frame_stack=2)
     state = replay.init(example(2, 3, 3))
     image, add = np.zeros((1, 2, 3, 3), np.uint8), jax.jit(replay.add)
-    zero, done = np.zeros(1, np.float32), np.ones(1, bool)
-    for x in range(20):
+    zero, done = np.zeros(1, np.float32), np.full(1, ends)
+    for x in range(40):
         number = np.full(1, x, np.int32)
-        state = add(state, Experience(image, number, zero, done, image, zero, ~done))
+        state = add(state, Experience(image, number, zero, done, image, zero, done))
+    return replay, state
+
+
+def test_a_long_episode_loses_no_row():
+    _, state = prioritised_of_one_environment(ends=False)
+    assert state.size.tolist() == [16]
+    assert state.priorities.levels[0].tolist() == [[1.0] * 16]
+
+
+def test_short_episodes_give_up_the_oldest_rows():
+    replay, state = prioritised_of_one_environment(ends=True)
     # 16 + 1 + 2 + 1 frames, and each row of one step takes 3.
     assert state.size.tolist() == [6]
     sample = replay.sample(state, jax.random.key(0))
-    assert set(sample.experience.action.tolist()) == {14, 15, 16, 17, 18, 19}
+    assert set(sample.experience.action.tolist()) == {34, 35, 36, 37, 38, 39}
     np.testing.assert_allclose(sample.importance, np.ones(64), rtol=1e-6)
     # What was given up stays so: its priority cannot be set.
-    index = np.array([13], np.int32)
+    index = np.array([33 % 16], np.int32)
     state = replay.update_priorities(state, index, np.ones(1, np.float32))
     assert int(jnp.sum(state.priorities.levels[0] > 0)) == 6
 

@@ -5,9 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kitae.buffer._tree import draw_child, draw_leaves, empty_priorities, set_leaves
+from kitae.buffer._tree import (
+    draw_child,
+    draw_leaves,
+    empty_priorities,
+    set_larger,
+    set_leaves,
+)
 
-SET, DRAW = jax.jit(set_leaves), jax.jit(draw_leaves, static_argnums=2)
+SET, SET_LARGER = jax.jit(set_leaves), jax.jit(set_larger)
+DRAW = jax.jit(draw_leaves, static_argnums=2)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +59,7 @@ def test_every_node_is_the_sum_below_it(writes):
     writes = [*writes, *writes[:1] * (12 - len(writes))]  # one shape, one trace
     env, leaf, value = np.array(writes, np.int32).T
     valid = value != 9
-    levels = SET(
+    levels = SET_LARGER(
         filled(20, 2, np.full((2, 20), 0.5)),
         *(env, leaf, value.astype(np.float32), valid),
     )
@@ -133,10 +140,17 @@ def test_no_empty_child_is_drawn_at_the_edges(seed):
         assert ((rest >= 0) & (rest <= 1)).all()
 
 
-def test_a_million_alike_are_drawn_alike():
-    # One float has too few bits to name them all evenly: the places within a group
-    # would come in uneven shares.
-    levels = filled(2**20, 1, np.ones((1, 2**20)))
-    _, leaf, _ = DRAW(levels, jax.random.key(2), 400_000)
-    counts = np.bincount(np.asarray(leaf) % 8, minlength=8)
-    assert np.abs(counts - 50_000).max() < 5 * np.sqrt(400_000 * 7 / 64)
+def test_millions_alike_are_drawn_alike():
+    capacity = 3 * 2**21
+    shapes = jax.eval_shape(lambda: empty_priorities(capacity, 1).levels)
+    levels = [np.zeros(shape.shape, np.float32) for shape in shapes]
+    for height, level in enumerate(levels):
+        level[0, : capacity // 8**height] = 8**height
+    assert levels[-1].sum() == capacity
+    n = 300_000
+    _, leaf, _ = DRAW(tuple(levels), jax.random.key(2), n)
+    # In the upper half, three neighbours share the eight floats that name one of them:
+    # alone, these would draw them in the ratio 3 : 3 : 2.
+    upper = np.asarray(leaf)[np.asarray(leaf) >= capacity // 2]
+    counts = np.bincount(upper % 3)
+    assert np.abs(counts - n / 6).max() < 5 * np.sqrt(n / 2 * 2 / 9)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from kitae.buffer._checks import check_spec
 from kitae.buffer._ring import ReplayState
-from kitae.buffer._tree import Priorities, draw_leaves, set_leaves
+from kitae.buffer._tree import Priorities, draw_leaves, set_larger, set_leaves
 
 # Added to every priority, so that a row with no error is not lost for good.
 SMALLEST = 1e-6
@@ -43,8 +43,9 @@ def with_places(
 
     Args:
         state: With priorities.
-        time: `[n_envs, n]` int32, `n` different ones in each environment.
-        drawn: `[n_envs, n]` bool, this place is to be drawn from now on, or not.
+        time: `[n_envs, n]` int32.
+        drawn: `[n_envs, n]` bool, this place is to be drawn from now on, or not; the
+            same where a place is given twice.
         valid: `[n_envs, n]` bool, anything is to be done at all.
     """
     priorities = priorities_of(state)
@@ -73,7 +74,7 @@ def priorities_updater(exponent: float) -> Callable[..., ReplayState]:
         valid = jnp.isfinite(errors) & (before > 0)
         return state._replace(
             priorities=Priorities(
-                levels=set_leaves(levels, env, time, value, valid),
+                levels=set_larger(levels, env, time, value, valid),
                 largest=jnp.maximum(largest, jnp.max(jnp.where(valid, value, 0))),
             )
         )

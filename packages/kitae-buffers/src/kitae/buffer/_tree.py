@@ -60,14 +60,28 @@ def set_leaves(
     Args:
         levels: The tree.
         env: `[n]` int32.
-        leaf: `[n]` int32, in range. Where a leaf is given twice, the larger value is
-            kept, so that the result hangs on no order.
+        leaf: `[n]` int32, in range. One that is given twice has the same value twice.
         value: `[n]` float32, at least 0.
         valid: `[n]` bool, which of them to write.
     """
-    leaves = levels[0]
-    place = jnp.where(valid, leaf, leaves.shape[1])  # past the end: dropped
-    leaves = leaves.at[env, place].set(0.0, mode="drop")
+    place = jnp.where(valid, leaf, levels[0].shape[1])  # past the end: dropped
+    leaves = levels[0].at[env, place].set(value, mode="drop")
+    return added_up((leaves, *levels[1:]), env, leaf)
+
+
+def set_larger(
+    levels: tuple[jax.Array, ...],
+    env: jax.Array,
+    leaf: jax.Array,
+    value: jax.Array,
+    valid: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Does as `set_leaves`, but of a leaf given twice keeps the larger value.
+
+    Whatever the order of writing is: so the result is the same on every device.
+    """
+    place = jnp.where(valid, leaf, levels[0].shape[1])
+    leaves = levels[0].at[env, place].set(0.0, mode="drop")
     leaves = leaves.at[env, place].max(value, mode="drop")
     return added_up((leaves, *levels[1:]), env, leaf)
 

@@ -141,10 +141,11 @@ def prioritised_replay(
         if frame_stack is None:
             return with_places(added, time, valid, valid)
         lost_time, lost = given_up(ring, state, added, valid)
+        # The new row may have the place of a row that is lost.
         return with_places(
             added,
             time=jnp.concatenate([time, lost_time], axis=1),
-            drawn=jnp.concatenate([valid, jnp.zeros_like(lost)], axis=1),
+            drawn=jnp.concatenate([valid, lost_time == time], axis=1),
             valid=jnp.concatenate([valid, lost], axis=1),
         )
 
@@ -179,11 +180,11 @@ def given_up(
 
     Returns:
         time: `[n_envs, n]` int32, the oldest rows of each environment.
-        lost: `[n_envs, n]` bool, which of them are no longer held, without the one
-            whose place the new row took.
+        lost: `[n_envs, n]` bool, which of them are no longer held; among them may be
+            one whose place the new row took.
     """
     assert ring.frame_stack is not None
     env, rank = jnp.arange(ring.n_envs)[:, None], jnp.arange(ring.frame_stack + 1)[None]
     n_gone = state.size[:, None] + valid.astype(jnp.int32) - added.size[:, None]
     time = nth_oldest(ring, state, env, rank)
-    return time, (rank < n_gone) & (time != state.position[:, None])
+    return time, rank < n_gone

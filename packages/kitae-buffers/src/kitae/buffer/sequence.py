@@ -111,13 +111,12 @@ def sequence_replay(
         valid = checked_mask(valid, n_envs)
         start = (state.position - (length - 1)) % capacity
         complete = added.size >= length
-        if length == 1:
-            return with_places(added, *(x[:, None] for x in (start, valid, valid)))
-        # The row takes the place of one that may have been a start, and is none yet.
+        # The row takes the place of one that may have been a start, and is none yet,
+        # unless it is a sequence alone.
         return with_places(
             added,
             time=jnp.stack([state.position, start], axis=1),
-            drawn=jnp.stack([jnp.zeros_like(valid), complete], axis=1),
+            drawn=jnp.stack([start == state.position, complete], axis=1),
             valid=jnp.stack([valid, valid & complete], axis=1),
         )
 
