@@ -115,3 +115,12 @@ def test_the_mask_of_a_discrete_space_is_the_identity():
         actions.joint_mask(mask[:2])
     with pytest.raises(TypeError, match="mask must be bool"):
         actions.joint_mask(mask.astype(jnp.int8))
+
+
+def test_allowed_reads_the_mask_off_observations():
+    actions = discrete_actions(spaces.MultiDiscrete([2, 2]))
+    observations = {"x": jnp.zeros(3), "action_mask": jnp.array([1, 0, 1, 1])}
+    # The first component may be 0 alone, the second anything.
+    assert actions.allowed(observations).tolist() == [True, True, False, False]
+    assert actions.allowed({"x": jnp.zeros(3)}) is None
+    assert actions.allowed(jnp.zeros(3)) is None

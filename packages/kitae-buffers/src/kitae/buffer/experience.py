@@ -23,6 +23,8 @@ class Experience(NamedTuple):
         next_observation: As `observation`.
         log_prob: `[...]` float32, of `action` under the policy that chose it.
         truncated: `[...]` bool, the episode was cut off here. Default: nowhere.
+        hidden_state: What a recurrent agent remembered when it chose `action`, a
+            pytree of `[..., *shape]`. Default: None, nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -38,3 +40,4 @@ class Experience(NamedTuple):
     next_observation: Any
     log_prob: jax.Array | float
     truncated: jax.Array | bool = False
+    hidden_state: Any = None

@@ -109,6 +109,8 @@ class BaseAgent(IAgent):
         # are held as plain numbers: typed keys take a slower way into a program.
         self.interact_key = jax.random.key_data(self.key)
         self.learn_key = jax.random.key_data(stream_key(config.seed, Stream.LEARN))
+        # What `explore` and `select_action` remember from one step to the next.
+        self.hidden_state = self.initial_hidden_state(config.env_cfg.n_envs)
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
         self._no_rows: Any = None
@@ -172,6 +174,19 @@ class BaseAgent(IAgent):
             return key
         self.key, *keys = jax.random.split(self.key, len(observation) + 1)
         return dict(zip(observation, keys, strict=True))
+
+    def initial_hidden_state(self, n_envs: int) -> Any:
+        """Returns what an agent remembers when an episode begins; None: nothing.
+
+        An agent with a memory of its own, such as a recurrent network's, overrides it,
+        reads `self.hidden_state` in `explore` and `select_action` and assigns the new
+        one. What it read is stored as `Experience.hidden_state`, if `experience_type`
+        asks for it.
+
+        Args:
+            n_envs: The size of the first axis of each leaf.
+        """
+        return None
 
     # --- What it is compiled to -----------------------------------------------------
 
@@ -500,16 +515,24 @@ class BaseAgent(IAgent):
         space = env_cfg.observation_space
         empty = gym.vector.utils.create_empty_array(space, n_envs)
         observation = checked_observation(empty, space, n_envs, step=0)
-        actions, log_probs = self._act.shapes(
+        acted = self._act.shapes(
             self.state,
             self.interact_key,
             np.uint32(0),
             device_step(self.step),
             observation,
+            *self._nothing_remembered(n_envs),
         )
         flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
         rows = self._rows(
-            observation, actions, floats, flags, observation, log_probs, flags
+            observation,
+            acted.actions,
+            floats,
+            flags,
+            observation,
+            acted.log_probs,
+            flags,
+            acted.hidden_state,
         )
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
         self._no_rows = (nothing, flags)
@@ -521,6 +544,14 @@ class BaseAgent(IAgent):
     def _begin(self) -> None:
         """Makes ready for a training: the environments are about to be reset."""
         self._prepare()
+
+    def _nothing_remembered(self, n_envs: int) -> tuple[Any, Any]:
+        """Returns the hidden state at the start, and that all environments are there.
+
+        Both are None for an agent without one.
+        """
+        hidden_state = self.initial_hidden_state(n_envs)
+        return hidden_state, None if hidden_state is None else np.ones(n_envs, bool)
 
     def _rows(self, *fields: Any) -> Any:
         """Builds the rows to store from all the fields of `Experience`."""

@@ -71,10 +71,10 @@ class Session:
         self._agent = agent
         self._programs = programs
         self._constants = constants
-        env, actions, log_probs = programs.begin(state, constants)
+        env, acted = programs.begin(state, constants)
         if not agent.learns_while_env_steps:
             pending = None
-        self.carry = Carry(state, memory, env, actions, log_probs, pending)
+        self.carry = Carry(state, memory, env, acted, pending)
         if programs.devices is not None:
             self.carry = programs.devices.placed(self.carry)
             # Plain numbers go to every device of every process.
@@ -197,9 +197,13 @@ def check(agent: "BaseAgent", programs: Programs) -> None:
     check_spaces(agent, env)
     check_n_envs(agent, env.num_envs)
     observation = jax.eval_shape(env.initial, jax.random.key(0)).observation
-    step = device_step(agent.step)
     agent._act.check_traceable(
-        agent.state, agent.interact_key, np.uint32(0), step, observation
+        agent.state,
+        agent.interact_key,
+        np.uint32(0),
+        device_step(agent.step),
+        observation,
+        *agent._nothing_remembered(env.num_envs),
     )
 
 

@@ -56,17 +56,23 @@ class Devices:
             raise ValueError(
                 "devices can share a replay, not the rollout of an on-policy agent"
             )
-        specs: Any = (P(None, AXIS), P(AXIS), P(AXIS))
-        state = ReplayState(*specs)
+        self._env_axes = storage.env_axes
+        state: Any = jax.tree.map(_split_along, storage.env_axes)
 
         def sample(mine: ReplayState, key: jax.Array) -> Any:
             share = jax.lax.axis_index(AXIS)
             return storage.sample(mine, jax.random.fold_in(key, share))
 
-        return storage._replace(
+        shared = storage._replace(
             add=self._on_each(storage.add, (state, P(AXIS), P(AXIS)), state),
             sample=self._on_each(sample, (state, P()), P(AXIS)),
         )
+        if storage.update_priorities is None:
+            return shared
+        # A row's index counts on the device that drew it, where its priority goes too.
+        specs = (state, P(AXIS), P(AXIS))
+        update_priorities = self._on_each(storage.update_priorities, specs, state)
+        return shared._replace(update_priorities=update_priorities)
 
     def placed(self, carry: Any) -> Any:
         """Puts what a training carries where it belongs."""
@@ -82,12 +88,13 @@ class Devices:
         def all_leaves(part: Any, spec: P) -> Any:
             return jax.tree.map(lambda _: NamedSharding(self.mesh, spec), part)
 
-        shares = jax.tree.map(lambda _: NamedSharding(self.mesh, P(AXIS)), carry)
-        data = all_leaves(carry.memory.data, P(None, AXIS))
-        return shares._replace(
-            state=all_leaves(carry.state, P()),
-            memory=shares.memory._replace(data=data),
+        shares = all_leaves(carry, P(AXIS))
+        memory = jax.tree.map(
+            lambda axis, part: all_leaves(part, _split_along(axis)),
+            self._env_axes,
+            carry.memory,
         )
+        return shares._replace(state=all_leaves(carry.state, P()), memory=memory)
 
     def _on_each(
         self, function: Callable[..., Any], in_specs: Any, out_specs: Any
@@ -99,3 +106,7 @@ class Devices:
             out_specs=out_specs,
             check_vma=False,
         )
+
+
+def _split_along(axis: int) -> P:
+    return P(*[None] * axis, AXIS)

@@ -36,13 +36,21 @@ def evaluate(
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))
     iteration = 0
+    hidden_state, first = agent._nothing_remembered(n_envs)
     while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
-        actions, _ = agent._select(
-            agent.state, key, np.uint32(iteration), step, observation
+        acted = agent._select(
+            agent.state,
+            key,
+            np.uint32(iteration),
+            step,
+            observation,
+            hidden_state,
+            first,
         )
         iteration += 1
-        result = host_env.step(np.asarray(actions))
-        observation = result.observation
+        result = host_env.step(np.asarray(acted.actions))
+        observation, hidden_state = result.observation, acted.next_hidden_state
+        first = None if hidden_state is None else result.first
         ended = len(statistics)
         statistics.record(result, 0)
         for env_index, episode_return in zip(

@@ -92,33 +92,38 @@ def train_on_host(
     seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
     agent._begin()
     observation = host_env.reset(seed)
+    hidden_state, first = agent._nothing_remembered(n_envs)
     saved_at = -1
     with Report(agent, statistics, n_env_steps) as report, held_back() as interrupt:
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
-            actions, log_probs = agent._act(
+            acted = agent._act(
                 agent.state,
                 agent.interact_key,
                 np.uint32(agent.iteration),
                 device_step(agent.step),
                 observation,
+                hidden_state,
+                first,
             )
-            host_actions = np.asarray(actions)
+            host_actions = np.asarray(acted.actions)
             if agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
             step = host_env.step(host_actions)
             rows = agent._rows(
                 observation,
-                actions,
+                acted.actions,
                 step.reward,
                 step.terminated,
                 step.next_observation,
-                log_probs,
+                acted.log_probs,
                 step.truncated,
+                acted.hidden_state,
             )
             agent._pending = (rows, step.valid)
-            observation = step.observation
+            observation, hidden_state = step.observation, acted.next_hidden_state
+            first = None if hidden_state is None else step.first
             before, after = agent.step, agent.step + int(np.count_nonzero(step.valid))
             agent.step = after
             agent.iteration += 1

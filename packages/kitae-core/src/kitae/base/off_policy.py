@@ -8,14 +8,16 @@ import jax.numpy as jnp
 
 from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
-from kitae.buffer import uniform_replay
+from kitae.buffer import Experience, Replay, uniform_replay
 from kitae.config import AlgoConfig
 from kitae.config.schedule import off_policy_due, off_policy_updates, warm_up
-from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
+from kitae.types import ExploreFn, Info, ProcessExperienceFn, State, UpdateStepFn
+
+PRIORITIES = "priorities"
 
 
 def off_policy_learn(
-    sample: Callable[[Any, jax.Array], Any],
+    storage: Replay,
     process_experience: ProcessExperienceFn,
     update_step: UpdateStepFn,
     n_epochs: int,
@@ -23,7 +25,8 @@ def off_policy_learn(
     """Composes one update: `n_epochs` times sample, process, step.
 
     Args:
-        sample: `sample(memory, key) -> experience`.
+        storage: The replay. If it has priorities, `update_step` gives the sampled rows
+            new ones as `info["priorities"]`, `[batch_size]`.
         process_experience: The user's.
         update_step: The user's.
         n_epochs: Gradient updates, each on a fresh batch.
@@ -36,10 +39,20 @@ def off_policy_learn(
     def epoch(carry: tuple[State, Any], keys: jax.Array) -> tuple[Any, Info]:
         state, memory = carry
         sample_key, process_key, update_key = keys
-        experience = sample(memory, sample_key)
+        experience = storage.sample(memory, sample_key)
         processed = process_experience(state, process_key, experience)
         state, info = update_step(state, update_key, processed)
-        return (state, memory), info
+        if storage.update_priorities is None:
+            return (state, memory), info
+        if PRIORITIES not in info:
+            raise ValueError(
+                "with a prioritised replay, update_step must return "
+                f"info[{PRIORITIES!r}], got info with {sorted(info)}"
+            )
+        priorities = info[PRIORITIES]
+        memory = storage.update_priorities(memory, experience.index, priorities)
+        told = {name: value for name, value in info.items() if name != PRIORITIES}
+        return (state, memory), told
 
     def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
         # One split for all: each call of the generator costs more than a sample.
@@ -54,13 +67,25 @@ def off_policy_learn(
     return learn
 
 
+def uniform_replay_factory(config: AlgoConfig, n_envs: int, batch_size: int) -> Replay:
+    """Makes the replay that draws transitions uniformly, the plainest one."""
+    return uniform_replay(config.update_cfg.max_buffer_size, n_envs, batch_size)
+
+
 class OffPolicyAgent(BaseAgent):
-    """Base of agents that learn from a uniform replay.
+    """Base of agents that learn from a replay.
 
     Before a vector step, if `batch_size` transitions are held, `start_step` were
     taken, and `skip_steps` vector steps went by, the agent makes `n_epochs` gradient
     updates on fresh batches, while the environments step. A subclass overrides
     `explore` and `select_action`; see `kitae.base.BaseAgent` for the arguments.
+
+    Args:
+        replay_factory: `(config, n_envs, batch_size) -> kitae.buffer.Replay`. What its
+            `sample` returns is what `process_experience` is given. With a prioritised
+            replay, `update_step` returns the priorities of the batch as
+            `info["priorities"]`, `[batch_size]`. Default: a uniform replay of
+            `max_buffer_size` time steps, whose sample is a batch of `experience_type`.
 
     Raises:
         ValueError: The config can never update; the fields are named.
@@ -68,6 +93,35 @@ class OffPolicyAgent(BaseAgent):
 
     algo_type = AlgoType.OFF_POLICY
     learns_while_env_steps = True
+
+    def __init__(
+        self,
+        run_name: str,
+        config: AlgoConfig,
+        train_state_factory: Callable[..., State],
+        explore_factory: Callable[[AlgoConfig], ExploreFn],
+        process_experience_factory: Callable[[AlgoConfig], Callable],
+        update_step_factory: Callable[[AlgoConfig], Callable],
+        *,
+        preprocess_fn: Callable | None = None,
+        tabulate: bool = False,
+        experience_type: type = Experience,
+        replay_factory: Callable[
+            [AlgoConfig, int, int], Replay
+        ] = uniform_replay_factory,
+    ) -> None:
+        self._replay_factory = replay_factory
+        super().__init__(
+            run_name,
+            config,
+            train_state_factory,
+            explore_factory,
+            process_experience_factory,
+            update_step_factory,
+            preprocess_fn=preprocess_fn,
+            tabulate=tabulate,
+            experience_type=experience_type,
+        )
 
     def _check_config(self, config: AlgoConfig) -> None:
         update, n_envs = config.update_cfg, config.env_cfg.n_envs
@@ -87,17 +141,22 @@ class OffPolicyAgent(BaseAgent):
                 f"n_envs = {n_envs}"
             )
 
-    def _storage(self, shares: int = 1) -> Any:
-        update = self.config.update_cfg
-        return uniform_replay(
-            update.max_buffer_size,
+    def _storage(self, shares: int = 1) -> Replay:
+        return self._replay_factory(
+            self.config,
             self.config.env_cfg.n_envs // shares,
-            update.batch_size // shares,
+            self.config.update_cfg.batch_size // shares,
         )
+
+    def _begin(self) -> None:
+        super()._begin()
+        # The environments start anew: no sequence of rows runs on across that.
+        self._take_in(update=False)
+        self.memory = self._storage().cut(self.memory)
 
     def _compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
         return off_policy_learn(
-            storage.sample,
+            storage,
             self.process_experience_fn,
             self.update_step_fn,
             self.config.update_cfg.n_epochs,

@@ -16,7 +16,7 @@ from kitae.base.devices import Devices
 from kitae.base.host import MAX_STEP, device_step
 from kitae.base.pytrees import firm, n_bytes
 from kitae.base.seeding import Stream, env_seed
-from kitae.base.tracing import explained
+from kitae.base.tracing import Acted, explained
 from kitae.envs.checks import from_start
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
 
@@ -59,8 +59,7 @@ class Carry(NamedTuple):
         state: The agent's.
         memory: What it learns from.
         env: Where the environments are.
-        actions: What comes next, `[n_envs, ...]`: chosen already.
-        log_probs: Of these actions.
+        acted: What comes next: chosen already.
         pending: Rows of the last step and which of them count; `add` takes them in
             before the next update. None for an agent that adds them at once.
     """
@@ -68,8 +67,7 @@ class Carry(NamedTuple):
     state: Any
     memory: Any
     env: EnvState
-    actions: jax.Array
-    log_probs: jax.Array
+    acted: Acted
     pending: Any
 
 
@@ -182,17 +180,31 @@ class Programs:
         """Resets the environments and chooses the first actions."""
         key = jax.random.wrap_key_data(constants.env_key)
         env = jax.tree.map(firm, self.env.initial(jax.random.fold_in(key, START)))
-        return env, *self._act(state, constants, constants.first_iteration, env)
+        remembered = self._agent._nothing_remembered(self.env.num_envs)
+        iteration = constants.first_iteration
+        return env, self._act(state, constants, iteration, env, *remembered)
 
     def _act(
-        self, state: Any, constants: Constants, iteration: jax.Array, env: EnvState
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        state: Any,
+        constants: Constants,
+        iteration: jax.Array,
+        env: EnvState,
+        hidden_state: Any,
+        first: Any,
+    ) -> Acted:
         steps = (iteration - constants.first_iteration).astype(jnp.int32)
         taken = steps * self.env.num_envs
         room = MAX_STEP - constants.first_step
         step = jnp.where(taken > room, MAX_STEP, constants.first_step + taken)
         return self._agent._act.pure(
-            state, constants.interact_key, iteration, step, env.observation
+            state,
+            constants.interact_key,
+            iteration,
+            step,
+            env.observation,
+            hidden_state,
+            first,
         )
 
     def _group(
@@ -236,7 +248,7 @@ class Programs:
         self, learns: bool, constants: Constants, carry: Carry, iteration: jax.Array
     ) -> tuple[Carry, tuple[jax.Array, dict[str, jax.Array]]]:
         agent, env = self._agent, self.env
-        state, memory, info = carry.state, carry.memory, {}
+        state, memory, info, acted = carry.state, carry.memory, {}, carry.acted
         at_once = not agent.learns_while_env_steps
         if not at_once:
             memory = self._add(memory, *carry.pending)
@@ -247,17 +259,18 @@ class Programs:
         env_key = jax.random.wrap_key_data(constants.env_key)
         step_key = jax.random.fold_in(env_key, iteration - constants.first_iteration)
         env_state, step = env.transition(
-            carry.env, from_start(carry.actions, env.single_action_space), step_key
+            carry.env, from_start(acted.actions, env.single_action_space), step_key
         )
         env_state = jax.tree.map(firm, env_state)
         rows = agent._rows(
             carry.env.observation,
-            carry.actions,
+            acted.actions,
             step.reward,
             step.terminated,
             step.next_observation,
-            carry.log_probs,
+            acted.log_probs,
             step.truncated,
+            acted.hidden_state,
         )
         pending = None
         if at_once:
@@ -268,11 +281,14 @@ class Programs:
                 )
         else:
             pending = (rows, jnp.ones(env.num_envs, bool))
-        actions, log_probs = self._act(state, constants, iteration + 1, env_state)
-        after = Carry(state, memory, env_state, actions, log_probs, pending)
+        remembered, first = acted.next_hidden_state, step.terminated | step.truncated
+        acting = self._act(
+            state, constants, iteration + 1, env_state, remembered, first
+        )
+        after = Carry(state, memory, env_state, acting, pending)
         if self.devices is not None:
             after = self.devices.constrained(after)
-        bad_action = is_bad(carry.actions, env.single_action_space)
+        bad_action = is_bad(acted.actions, env.single_action_space)
         return after, (pack(step, bad_action), info)
 
 

@@ -125,6 +125,9 @@ def train_seeds(
     Returns:
         One result for each seed, in order.
     """
+    # One that has trained may have rows, which are its own.
+    agent = copy.copy(agent)
+    agent._start()
     agent._begin()
     size = batch_of_seeds(agent.state, len(seeds))
     programs = Programs(agent, env, n_seeds=size)

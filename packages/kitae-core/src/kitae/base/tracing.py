@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from kitae.base.pytrees import firm
 
@@ -49,19 +50,37 @@ def _is_the_users(filename: str) -> bool:
     return not any(Path(filename).is_relative_to(folder) for folder in NOT_THE_USERS)
 
 
-class ActFn:
-    """`act(state, key_data, iteration, step, observation) -> (actions, log_probs)`.
+class Acted(NamedTuple):
+    """What acting once gave.
 
-    A method such as `explore` reads `self.state`, `self.step` and, through
-    `interact_keys`, `self.key`. It is called on a shallow copy of the agent that
-    holds the arguments in their place: the agent itself is neither read nor written.
+    Attributes:
+        actions: `[n_envs, ...]`.
+        log_probs: Of these actions.
+        hidden_state: What the agent remembered when it chose them; None if it does not.
+        next_hidden_state: What it remembers now.
+    """
+
+    actions: Any
+    log_probs: Any
+    hidden_state: Any
+    next_hidden_state: Any
+
+
+class ActFn:
+    """`act(state, key_data, iteration, step, observation, hidden_state, first)`.
+
+    A method such as `explore` reads `self.state`, `self.step`, `self.hidden_state` and,
+    through `interact_keys`, `self.key`; it may assign to `self.hidden_state`, which is
+    the initial one again where `first` says that an episode begins. It is called on a
+    shallow copy of the agent that holds the arguments in their place: the agent itself
+    is neither read nor written.
     The key of an iteration is folded from one key and the iteration's number, so no
     key is passed from one to the next. It is traced at the first call, once a
     subclass has set its own attributes.
 
     A method that cannot be traced (it converts an array to numpy, or branches on a
     value) is called as it stands at every step, on such a copy too, after one warning
-    that names it: what it assigns to `self` is lost in either case.
+    that names it: what else it assigns to `self` is lost in either case.
 
     Args:
         agent: Whose method.
@@ -74,7 +93,7 @@ class ActFn:
         self._compiled = jax.jit(self.pure)
         self._traceable = True
 
-    def __call__(self, *args: Any) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, *args: Any) -> Acted:
         """Acts once."""
         if self._traceable:
             try:
@@ -108,14 +127,27 @@ class ActFn:
         iteration: Any,
         step: Any,
         observation: Any,
-    ) -> tuple[jax.Array, jax.Array]:
+        hidden_state: Any = None,
+        first: Any = None,
+    ) -> Acted:
         """Acts once, as part of a program that is being traced."""
         twin = copy.copy(self._agent)
         key = jax.random.wrap_key_data(key_data)
         twin.state, twin.step = state, step
         twin.key = jax.random.fold_in(key, iteration)
+        if hidden_state is not None:
+            initial = twin.initial_hidden_state(first.shape[0])
+            hidden_state = jax.tree.map(
+                lambda new, old: jnp.where(
+                    first.reshape(-1, *[1] * (old.ndim - 1)), new, old
+                ),
+                initial,
+                hidden_state,
+            )
+        twin.hidden_state = hidden_state
         actions, log_probs = getattr(twin, self._name)(observation)
-        return firm(actions), firm(log_probs)
+        acted = Acted(actions, log_probs, hidden_state, twin.hidden_state)
+        return jax.tree.map(firm, acted)
 
     def _give_up(self, error: Exception) -> None:
         self._traceable = False

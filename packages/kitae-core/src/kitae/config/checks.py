@@ -32,10 +32,11 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
 def check_number(
     name: str,
     value: Any,
-    low: float,
+    low: float = -math.inf,
     high: float = math.inf,
     *,
     open_low: bool = False,
+    open_high: bool = False,
 ) -> None:
     """Refuses what is not a finite number in `[low, high]`; a bool is not a number.
 
@@ -45,6 +46,7 @@ def check_number(
         low: The smallest allowed value.
         high: The largest allowed value.
         open_low: Whether `low` itself is refused too.
+        open_high: Whether `high` itself is refused too.
 
     Raises:
         ValueError: `value` is not such a number.
@@ -61,8 +63,10 @@ def check_number(
         or not math.isfinite(value)
         or not low <= value <= high
         or (open_low and value == low)
+        or (open_high and value == high)
     ):
-        left, right = "(" if open_low else "[", "]" if high < math.inf else ")"
+        left = "(" if open_low or low == -math.inf else "["
+        right = ")" if open_high or high == math.inf else "]"
         raise ValueError(
             f"{name} must be a finite number in {left}{low}, {high}{right}, "
             f"got {value!r}"

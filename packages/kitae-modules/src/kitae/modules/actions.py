@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from kitae.modules._checks import leading_axes
+from kitae.modules.masks import action_mask
 
 # Above this, a network with an output for each joint action is not the right one.
 MAX_JOINT_ACTIONS = 4096
@@ -80,6 +82,17 @@ class DiscreteActions:
         valid = (index >= 0) & (index < self.n)
         actions = jnp.where(valid[..., None], components, -1)
         return actions.reshape(*lead, *self.shape)
+
+    def allowed(self, observations: Any) -> jax.Array | None:
+        """Reads off the observations which actions are allowed.
+
+        Args:
+            observations: In which `kitae.modules.action_mask` finds a mask, or not.
+
+        Returns:
+            `[..., n]` bool, or None where all are: see `joint_mask`.
+        """
+        return self.joint_mask(action_mask(observations))
 
     def joint_mask(self, mask: jax.Array | None) -> jax.Array | None:
         """Turns the masks of the components into one of the actions.
