@@ -74,6 +74,23 @@ assert one.step == 704
 """
 
 
+PRIORITIES = """
+from dataclasses import replace
+from kitae.algos import Rainbow, RainbowParams
+
+env, agent = make_agent()
+params = RainbowParams(hidden_sizes=(32,), v_min=0.0, v_max=50.0, n_atoms=11)
+agent = Rainbow("run", replace(agent.config, algo_params=params))
+agent.train(env, 640, devices=jax.devices())
+assert agent.updates == 38
+levels = [np.asarray(level) for level in agent.memory.priorities.levels]
+split = agent.memory.priorities.levels[0]
+assert split.sharding.shard_shape(split.shape)[0] == 2, "two environments on each"
+np.testing.assert_allclose(levels[-1].sum(axis=1), levels[0].sum(axis=1), rtol=1e-5)
+# New rows have the largest priority; those that were drawn, one of their own.
+assert len(np.unique(levels[0][levels[0] > 0])) > 100
+"""
+
 TRAINED_BY_TWO = """
 env, agent = make_agent()
 agent.train(env, 640, devices=jax.devices())
@@ -82,7 +99,9 @@ np.savez("state.npz", *leaves(agent.state), step=agent.step, updates=agent.updat
 
 
 @pytest.mark.parametrize(
-    "script", [SAME_UPDATE, SPLIT_TRAINING], ids=["update", "training"]
+    "script",
+    [SAME_UPDATE, SPLIT_TRAINING, PRIORITIES],
+    ids=["update", "training", "priorities"],
 )
 def test_eight_devices(script, tmp_path):
     finished(start(script, 8, cwd=tmp_path))

@@ -197,15 +197,8 @@ def process_experience_factory(config: cfg.AlgoConfig) -> ProcessExperienceFn:
         qvalue, experience = state.qvalue, sample.experience
         stored = jax.tree.map(lambda leaf: leaf[:, 0], experience.hidden_state)
         unroll = partial(qvalue.apply_fn, method="unroll")
-        early, late = (
-            jax.tree.map(
-                lambda leaf: leaf[:, : algo.burn_in],
-                (experience.observation, sample.first),
-            ),
-            jax.tree.map(
-                lambda leaf: leaf[:, algo.burn_in :], (experience, sample.first)
-            ),
-        )
+        early = times((experience.observation, sample.first), 0, algo.burn_in)
+        late = times((experience, sample.first), algo.burn_in, algo.sequence_length)
         experience, first = late
 
         def next_qvalues(params: Params) -> tuple[Any, jax.Array]:
@@ -246,6 +239,11 @@ def process_experience_factory(config: cfg.AlgoConfig) -> ProcessExperienceFn:
         )
 
     return process_experience_fn
+
+
+def times(sequences: Any, start: int, end: int) -> Any:
+    """Cuts the times from `start` to before `end` out of `[batch_size, time, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[:, start:end], sequences)
 
 
 def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
