@@ -87,7 +87,12 @@ TASKS = {
         n_envs=8,
         v_min=-100.0,
         v_max=0.0,
-        update={"learning_rate": 6e-4, "max_buffer_size": 6_250, "batch_size": 128},
+        update={
+            "learning_rate": 6e-4,
+            "max_buffer_size": 6_250,
+            "batch_size": 128,
+            "n_epochs": 2,
+        },
         params={"exploration_steps": 20_000, "start_step": 1_000},
         rollouts={
             "learning_rate": 6e-4,
@@ -102,10 +107,22 @@ TASKS = {
         solved=-115,
         n_env_steps=200_000,
         n_envs=8,
-        v_min=-100.0,
+        v_min=-60.0,
         v_max=0.0,
-        update={"learning_rate": 1e-3, "max_buffer_size": 6_250, "batch_size": 128},
-        params={"exploration_steps": 50_000, "start_step": 1_000},
+        update={
+            "learning_rate": 2e-3,
+            "max_buffer_size": 1_250,
+            "batch_size": 128,
+            "n_epochs": 4,
+        },
+        params={
+            "gamma": 0.98,
+            "exploration_final": 0.07,
+            "exploration_steps": 40_000,
+            "start_step": 1_000,
+            "target_update_period": 300,
+            "hidden_sizes": (256, 256),
+        },
         rollouts={},
     ),
     "LunarLander-v3": Task(
@@ -114,7 +131,12 @@ TASKS = {
         n_envs=8,
         v_min=-200.0,
         v_max=200.0,
-        update={"learning_rate": 5e-4, "max_buffer_size": 12_500, "batch_size": 128},
+        update={
+            "learning_rate": 6e-4,
+            "max_buffer_size": 12_500,
+            "batch_size": 128,
+            "n_epochs": 2,
+        },
         params={"exploration_steps": 60_000, "start_step": 5_000},
         rollouts={},
     ),
@@ -170,7 +192,8 @@ def make(agent: str, task_name: str, seed: int) -> tuple[Any, Any]:
         if agent in BOUNDED:
             params |= {"v_min": task.v_min, "v_max": task.v_max}
         if agent == "rainbow":
-            del params["exploration_final"]
+            # Noise explores.
+            params["exploration_final"] = 0.0
         if agent == "r2d2":
             update = update | {"batch_size": 32}
     env = make_vec_env(task_name, n_envs)

@@ -152,7 +152,7 @@ def test_evaluation_is_without_noise(name):
 
 
 def test_importance_exponent_ends_at_one():
-    from kitae.algos._agent import importance_exponent
+    from kitae.algos._shared import importance_exponent
     from kitae.config import off_policy_updates
 
     env = make_vec_env("CartPole-v1", 4)

@@ -1,21 +1,19 @@
-"""What the classes of the family have in common: acting ε-greedily, and replays.
+"""What the classes of the family have in common: construction and acting.
 
-What an agent learns and how is in its own file.
+What an agent learns, and how, is in its own file.
 """
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import optax
-from gymnasium.spaces import Discrete, MultiDiscrete
 
 import kitae.config as cfg
+from kitae.algos._shared import uniform
 from kitae.base import OffPolicyAgent, OnPolicyAgent
-from kitae.buffer import Experience, Replay, prioritised_replay, uniform_replay
-from kitae.modules.optimizer import make_optimizer
+from kitae.buffer import Experience, Replay
 
 Factories = tuple[
     Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]
@@ -74,43 +72,6 @@ def checked_params(config: cfg.AlgoConfig, params_type: type) -> cfg.AlgoConfig:
             f"algo_params must be a {params_type.__name__}, got {config.algo_params!r}"
         )
     return config
-
-
-def discrete(action_space: gym.Space, agent: str) -> Discrete | MultiDiscrete:
-    """Returns the space, if its actions are discrete ones.
-
-    Raises:
-        ValueError: They are not; the agent is named.
-    """
-    if not isinstance(action_space, Discrete | MultiDiscrete):
-        raise ValueError(
-            f"{agent} needs discrete actions, got action_space = {action_space}"
-        )
-    return action_space
-
-
-def uniform(config: cfg.AlgoConfig, n_envs: int, batch_size: int) -> Replay:
-    """Makes a replay of single transitions, which draws all of them alike."""
-    return uniform_replay(
-        config.update_cfg.max_buffer_size,
-        n_envs,
-        batch_size,
-        frame_stack=config.algo_params.frame_stack,
-    )
-
-
-def prioritised(config: cfg.AlgoConfig, n_envs: int, batch_size: int) -> Replay:
-    """Makes a replay of n-step transitions, drawn by their priorities."""
-    algo = config.algo_params
-    return prioritised_replay(
-        config.update_cfg.max_buffer_size,
-        n_envs,
-        batch_size,
-        exponent=algo.priority_exponent,
-        n_steps=algo.n_steps,
-        gamma=algo.gamma,
-        frame_stack=algo.frame_stack,
-    )
 
 
 class OffPolicyValueAgent(EpsilonGreedy, OffPolicyAgent):
@@ -183,44 +144,3 @@ class OnPolicyValueAgent(EpsilonGreedy, OnPolicyAgent):
             tabulate=tabulate,
             experience_type=Experience,
         )
-
-
-def adam(config: cfg.AlgoConfig) -> optax.GradientTransformation:
-    """Makes the optimizer that the config of an off-policy agent asks for."""
-    update = config.update_cfg
-    return make_optimizer(
-        update.learning_rate,
-        annealing_steps=cfg.off_policy_updates(config)
-        if update.learning_rate_annealing
-        else None,
-        max_grad_norm=update.max_grad_norm,
-        eps=config.algo_params.adam_eps,
-        # One vector of moments is faster, where layers are small.
-        flatten=len(config.env_cfg.observation_space.shape or ()) <= 1,
-    )
-
-
-def importance_exponent(config: cfg.AlgoConfig, update: jax.Array) -> jax.Array:
-    """Returns β after `update` gradient updates: it rises linearly to 1 at the last.
-
-    Schaul et al. ("Prioritized experience replay", 2016), section 3.4.
-    """
-    start = config.algo_params.importance_exponent
-    rise = optax.linear_schedule(start, 1.0, cfg.off_policy_updates(config))
-    return jnp.asarray(rise(update), jnp.float32)
-
-
-def taken(values: jax.Array, actions: jax.Array, axis: int = -1) -> jax.Array:
-    """Returns the values of the actions taken, without the axis of actions.
-
-    Args:
-        values: `[batch_size, ...]` with the axis `axis` of actions.
-        actions: `[batch_size]`, indices.
-        axis: Of the actions.
-    """
-    # A sum over one-hot rows: the gradient of a gather is a slow scatter.
-    axis %= values.ndim
-    chosen = jax.nn.one_hot(actions, values.shape[axis], dtype=values.dtype)
-    shape = [1] * values.ndim
-    shape[0], shape[axis] = values.shape[0], values.shape[axis]
-    return jnp.sum(values * chosen.reshape(shape), axis=axis)

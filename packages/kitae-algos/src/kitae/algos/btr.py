@@ -31,22 +31,22 @@ import jax
 import jax.numpy as jnp
 
 import kitae.config as cfg
-from kitae.algos._agent import (
-    NoisyValueAgent,
-    adam,
+from kitae.algos._agent import NoisyValueAgent
+from kitae.algos._params import PrioritisedParams
+from kitae.algos._shared import (
+    action_chooser,
     discrete,
     importance_exponent,
+    learned,
     prioritised,
     taken,
+    with_target,
 )
-from kitae.algos._params import PrioritisedParams
 from kitae.algos.munchausen import check_munchausen
 from kitae.buffer import Sample, importance_weights
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.images import ImpalaCNN
 from kitae.modules.masks import masked
-from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
 from kitae.modules.pytree import AgentPyTree, TrainState
 from kitae.modules.quantile import iqn_factory
@@ -142,21 +142,13 @@ def train_state_factory(
             ImpalaCNN, width=algo.width, spectral_norm=True, pool_size=6
         ),
     )
-    specs = [observation_spec(env.observation_space), (algo.n_taus,)]
-    params = init_params(key, qvalue, specs, tabulate)
-    return BTRState(
-        TrainState.create(
-            apply_fn=qvalue.apply,
-            params=params,
-            target_params=params,
-            tx=adam(config),
-        )
-    )
+    inputs = [observation_spec(env.observation_space), (algo.n_taus,)]
+    return BTRState(with_target(key, config, qvalue, inputs, tabulate))
 
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the policy on mean quantiles, under noise or, `noisy=False`, without."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
     n_taus = config.algo_params.n_policy_taus
 
     def explore_fn(
@@ -171,13 +163,8 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         n_rows = jax.tree.leaves(observations)[0].shape[0]
         taus = jax.random.uniform(tau_key, (n_rows, n_taus))
         quantiles = state.apply_fn(state.params, observations, taus, rngs=rngs)
-        index, log_probs = epsilon_greedy(
-            action_key,
-            quantiles.mean(axis=-2),
-            exploration,
-            actions_of.allowed(observations),
-        )
-        return actions_of.from_index(index), log_probs
+        qvalues = quantiles.mean(axis=-2)
+        return choose(action_key, qvalues, exploration, observations)
 
     return explore_fn
 
@@ -252,9 +239,7 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         (loss, chosen), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.qvalue.params
         )
-        state.qvalue = state.qvalue.apply_gradients(grads=grads).update_target(
-            period=algo.target_update_period, step_size=algo.tau
-        )
+        state.qvalue = learned(state.qvalue, grads, algo)
         errors = batch.targets[:, None, :] - chosen[:, :, None]
         return state, {
             "loss_qvalue": loss,

@@ -25,13 +25,18 @@ import jax
 import jax.numpy as jnp
 
 import kitae.config as cfg
-from kitae.algos._agent import OffPolicyValueAgent, adam, discrete, taken
+from kitae.algos._agent import OffPolicyValueAgent
 from kitae.algos._params import ReplayParams
+from kitae.algos._shared import (
+    action_chooser,
+    discrete,
+    learned,
+    taken,
+    with_target,
+)
 from kitae.buffer import Experience
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.masks import masked
-from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
 from kitae.modules.pytree import AgentPyTree, TrainState
 from kitae.modules.quantile import iqn_factory
@@ -103,21 +108,13 @@ def train_state_factory(
         n_cosines=algo.n_cosines,
         preprocess_fn=preprocess_fn,
     )
-    specs = [observation_spec(env.observation_space), (algo.n_taus,)]
-    params = init_params(key, qvalue, specs, tabulate)
-    return IQNState(
-        TrainState.create(
-            apply_fn=qvalue.apply,
-            params=params,
-            target_params=params,
-            tx=adam(config),
-        )
-    )
+    inputs = [observation_spec(env.observation_space), (algo.n_taus,)]
+    return IQNState(with_target(key, config, qvalue, inputs, tabulate))
 
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the ε-greedy policy on means over random fractions."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
     n_taus = config.algo_params.n_policy_taus
 
     def explore_fn(
@@ -130,10 +127,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         n_rows = jax.tree.leaves(observations)[0].shape[0]
         taus = jax.random.uniform(tau_key, (n_rows, n_taus))
         qvalues = state.apply_fn(state.params, observations, taus).mean(axis=-2)
-        index, log_probs = epsilon_greedy(
-            action_key, qvalues, exploration, actions_of.allowed(observations)
-        )
-        return actions_of.from_index(index), log_probs
+        return choose(action_key, qvalues, exploration, observations)
 
     return explore_fn
 
@@ -181,9 +175,7 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         (loss, qvalue), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.qvalue.params
         )
-        state.qvalue = state.qvalue.apply_gradients(grads=grads).update_target(
-            period=algo.target_update_period, step_size=algo.tau
-        )
+        state.qvalue = learned(state.qvalue, grads, algo)
         return state, {"loss_qvalue": loss, "qvalue": qvalue}
 
     return update_step_fn

@@ -24,11 +24,15 @@ import jax
 import jax.numpy as jnp
 
 import kitae.config as cfg
-from kitae.algos._agent import OnPolicyValueAgent, discrete, taken
+from kitae.algos._agent import OnPolicyValueAgent
 from kitae.algos._params import EpsilonGreedyParams
+from kitae.algos._shared import (
+    action_chooser,
+    discrete,
+    taken,
+)
 from kitae.buffer import Experience
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.masks import masked
 from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
@@ -110,7 +114,7 @@ def train_state_factory(
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the ε-greedy policy: a coin, and a random action, for each environment."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
 
     def explore_fn(
         state: TrainState,
@@ -119,10 +123,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         exploration: jax.Array | float,
     ) -> tuple[jax.Array, jax.Array]:
         qvalues = state.apply_fn(state.params, observations)
-        index, log_probs = epsilon_greedy(
-            key, qvalues, exploration, actions_of.allowed(observations)
-        )
-        return actions_of.from_index(index), log_probs
+        return choose(key, qvalues, exploration, observations)
 
     return explore_fn
 

@@ -23,13 +23,18 @@ import jax
 import jax.numpy as jnp
 
 import kitae.config as cfg
-from kitae.algos._agent import OffPolicyValueAgent, adam, discrete, taken
+from kitae.algos._agent import OffPolicyValueAgent
 from kitae.algos._params import ReplayParams
+from kitae.algos._shared import (
+    action_chooser,
+    discrete,
+    learned,
+    taken,
+    with_target,
+)
 from kitae.buffer import Experience
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.masks import masked
-from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
 from kitae.modules.pytree import AgentPyTree, TrainState
 from kitae.modules.qvalue import qvalue_factory
@@ -94,21 +99,13 @@ def train_state_factory(
         n_atoms=config.algo_params.n_quantiles,
         preprocess_fn=preprocess_fn,
     )
-    spec = observation_spec(env.observation_space)
-    params = init_params(key, qvalue, [spec], tabulate)
-    return QRDQNState(
-        TrainState.create(
-            apply_fn=qvalue.apply,
-            params=params,
-            target_params=params,
-            tx=adam(config),
-        )
-    )
+    inputs = [observation_spec(env.observation_space)]
+    return QRDQNState(with_target(key, config, qvalue, inputs, tabulate))
 
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the ε-greedy policy on mean returns."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
 
     def explore_fn(
         state: TrainState,
@@ -117,10 +114,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         exploration: jax.Array | float,
     ) -> tuple[jax.Array, jax.Array]:
         qvalues = state.apply_fn(state.params, observations).mean(axis=-1)
-        index, log_probs = epsilon_greedy(
-            key, qvalues, exploration, actions_of.allowed(observations)
-        )
-        return actions_of.from_index(index), log_probs
+        return choose(key, qvalues, exploration, observations)
 
     return explore_fn
 
@@ -168,9 +162,7 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         (loss, qvalue), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.qvalue.params
         )
-        state.qvalue = state.qvalue.apply_gradients(grads=grads).update_target(
-            period=algo.target_update_period, step_size=algo.tau
-        )
+        state.qvalue = learned(state.qvalue, grads, algo)
         return state, {"loss_qvalue": loss, "qvalue": qvalue}
 
     return update_step_fn

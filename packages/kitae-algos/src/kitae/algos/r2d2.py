@@ -31,14 +31,16 @@ import jax
 import jax.numpy as jnp
 
 import kitae.config as cfg
-from kitae.algos._agent import (
-    OffPolicyValueAgent,
-    adam,
+from kitae.algos._agent import OffPolicyValueAgent
+from kitae.algos._params import PrioritisedParams
+from kitae.algos._shared import (
+    action_chooser,
     discrete,
     importance_exponent,
+    learned,
     taken,
+    with_target,
 )
-from kitae.algos._params import PrioritisedParams
 from kitae.buffer import (
     Replay,
     SequenceSample,
@@ -46,9 +48,7 @@ from kitae.buffer import (
     sequence_replay,
 )
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.masks import masked
-from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
 from kitae.modules.pytree import AgentPyTree, TrainState
 from kitae.modules.recurrent import recurrent_qvalue_factory
@@ -148,21 +148,13 @@ def train_state_factory(
     )
     cell = jax.ShapeDtypeStruct((algo.hidden_size,), jnp.float32)
     first = jax.ShapeDtypeStruct((), bool)
-    specs = [(cell, cell), observation_spec(env.observation_space), first]
-    params = init_params(key, qvalue, specs, tabulate)
-    return R2D2State(
-        TrainState.create(
-            apply_fn=qvalue.apply,
-            params=params,
-            target_params=params,
-            tx=adam(config),
-        )
-    )
+    inputs = [(cell, cell), observation_spec(env.observation_space), first]
+    return R2D2State(with_target(key, config, qvalue, inputs, tabulate))
 
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the ε-greedy policy; it also returns what the LSTM remembers now."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
 
     def explore_fn(
         state: TrainState,
@@ -176,10 +168,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         hidden_state, qvalues = state.apply_fn(
             state.params, hidden_state, observations, jnp.zeros(n_rows, bool)
         )
-        index, log_probs = epsilon_greedy(
-            key, qvalues, exploration, actions_of.allowed(observations)
-        )
-        return actions_of.from_index(index), log_probs, hidden_state
+        return *choose(key, qvalues, exploration, observations), hidden_state
 
     return explore_fn
 
@@ -272,9 +261,7 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         (loss, (errors, qvalue)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.qvalue.params
         )
-        state.qvalue = state.qvalue.apply_gradients(grads=grads).update_target(
-            period=algo.target_update_period, step_size=algo.tau
-        )
+        state.qvalue = learned(state.qvalue, grads, algo)
         errors = jnp.abs(errors)
         largest, mean = jnp.max(errors, axis=-1), jnp.mean(errors, axis=-1)
         priorities = algo.max_weight * largest + (1.0 - algo.max_weight) * mean

@@ -28,21 +28,21 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
 import kitae.config as cfg
-from kitae.algos._agent import (
-    NoisyValueAgent,
-    adam,
+from kitae.algos._agent import NoisyValueAgent
+from kitae.algos._params import PrioritisedParams
+from kitae.algos._shared import (
+    action_chooser,
     discrete,
     importance_exponent,
+    learned,
     prioritised,
     taken,
+    with_target,
 )
-from kitae.algos._params import PrioritisedParams
 from kitae.algos.c51 import check_atoms, mean_of, support_of
 from kitae.buffer import Sample, importance_weights
 from kitae.modules.actions import discrete_actions
-from kitae.modules.exploration import epsilon_greedy
 from kitae.modules.masks import masked
-from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
 from kitae.modules.pytree import AgentPyTree, TrainState
 from kitae.modules.qvalue import qvalue_factory
@@ -112,21 +112,13 @@ def train_state_factory(
         noisy=True,
         preprocess_fn=preprocess_fn,
     )
-    spec = observation_spec(env.observation_space)
-    params = init_params(key, qvalue, [spec], tabulate)
-    return RainbowState(
-        TrainState.create(
-            apply_fn=qvalue.apply,
-            params=params,
-            target_params=params,
-            tx=adam(config),
-        )
-    )
+    inputs = [observation_spec(env.observation_space)]
+    return RainbowState(with_target(key, config, qvalue, inputs, tabulate))
 
 
 def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     """Makes the policy on mean returns, under noise or, with `noisy=False`, without."""
-    actions_of = discrete_actions(config.env_cfg.action_space)
+    choose = action_chooser(config)
     support = support_of(config)
 
     def explore_fn(
@@ -139,13 +131,8 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         noise_key, action_key = jax.random.split(key)
         rngs = {"noise": noise_key} if noisy else {}
         logits = state.apply_fn(state.params, observations, rngs=rngs)
-        index, log_probs = epsilon_greedy(
-            action_key,
-            mean_of(logits, support),
-            exploration,
-            actions_of.allowed(observations),
-        )
-        return actions_of.from_index(index), log_probs
+        qvalues = mean_of(logits, support)
+        return choose(action_key, qvalues, exploration, observations)
 
     return explore_fn
 
@@ -206,9 +193,7 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         (loss, (divergence, qvalue)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.qvalue.params
         )
-        state.qvalue = state.qvalue.apply_gradients(grads=grads).update_target(
-            period=algo.target_update_period, step_size=algo.tau
-        )
+        state.qvalue = learned(state.qvalue, grads, algo)
         info = {"loss_qvalue": loss, "qvalue": qvalue, "priorities": divergence}
         return state, info
 
