@@ -9,6 +9,7 @@ import numpy as np
 import kitae.config as cfg
 from kitae import algos
 from kitae.algos.c51 import support_of
+from kitae.timesteps import signed_parabolic
 
 GAMMA = 0.9
 ACTING = {
@@ -113,6 +114,8 @@ def outputs(agent, observations):
 def qvalues(agent, observations):
     """The mean returns, `[n, n_actions]`."""
     given = outputs(agent, observations)
+    if isinstance(agent, algos.R2D2):
+        return np.asarray(signed_parabolic(given))
     if isinstance(agent, algos.C51 | algos.Rainbow):
         return np.moveaxis(given, -2, -1) @ np.asarray(support_of(agent.config))
     return given if given.ndim == 2 else given.mean(axis=-2)
