@@ -31,57 +31,69 @@ def test_the_tutorial_solves_it_in_two_of_three_seeds(root, run_page):
     assert np.median(returns) >= SOLVED
 
 
-SOLVE = """
-env = make_vec_env("phys2d/CartPole-v1", 8)
-config = cfg.AlgoConfig(
-    seed=0,
-    algo_params=DQNParams(
-        double_q=True,
-        exploration_final=0.04,
-        exploration_steps=30_000,
-        start_step=1_000,
-        target_update_period=50,
-    ),
-    update_cfg=cfg.UpdateConfig(
-        learning_rate=1e-3,
-        learning_rate_annealing=True,
-        max_grad_norm=10.0,
-        max_buffer_size=5_000,
-        batch_size=128,
-    ),
-    train_cfg=cfg.TrainConfig(n_env_steps=200_000),
-    env_cfg=cfg.EnvConfig(
-        "CartPole", env.single_observation_space, env.single_action_space, 8
-    ),
-)
-agent = DQN("run", config)
-agent.train(env, 200_000, devices=jax.devices())
+AGENT = """
+def learner(seed):
+    env = make_vec_env("phys2d/CartPole-v1", 8)
+    config = cfg.AlgoConfig(
+        seed=seed,
+        algo_params=DQNParams(
+            double_q=True,
+            exploration_final=0.04,
+            exploration_steps=30_000,
+            start_step=1_000,
+            target_update_period=50,
+        ),
+        update_cfg=cfg.UpdateConfig(
+            learning_rate=1e-3,
+            learning_rate_annealing=True,
+            max_grad_norm=10.0,
+            max_buffer_size=5_000,
+            batch_size=128,
+        ),
+        train_cfg=cfg.TrainConfig(n_env_steps=200_000),
+        env_cfg=cfg.EnvConfig(
+            "CartPole", env.single_observation_space, env.single_action_space, 8
+        ),
+    )
+    return env, DQN("run", config)
 """
-SOLVED_ON_EIGHT = (
-    SOLVE
+ON_EIGHT = (
+    AGENT
     + """
-assert len(jax.tree.leaves(agent.state)[0].sharding.device_set) == 8
-print(agent.evaluate(env, 100).mean())
+for seed in range(3):
+    env, agent = learner(seed)
+    agent.train(env, 200_000, devices=jax.devices())
+    assert len(jax.tree.leaves(agent.state)[0].sharding.device_set) == 8
+    print(agent.evaluate(env, 100).mean())
+"""
+)
+BY_TWO = (
+    AGENT
+    + """
+env, agent = learner(0)
+agent.train(env, 200_000, devices=jax.devices())
 """
 )
 # Evaluated apart: what two processes hold together, no one of them evaluates alone.
-ALONE = (
-    SOLVE.replace("agent.train(", "agent.restore('0/runs/run') #")
+EVALUATED = (
+    AGENT
     + """
+env, agent = learner(0)
+agent.restore("0/runs/run")
 assert agent.step == 200_000
 print(agent.evaluate(env, 100).mean())
 """
 )
 
 
-def test_eight_devices_solve_it(tmp_path):
-    output = finished(start(SOLVED_ON_EIGHT, 8, cwd=tmp_path), timeout=3_000)
-    print(f"greedy return, eight devices: {output}")
-    assert float(output.split()[-1]) >= SOLVED
+def test_eight_devices_solve_it_in_two_of_three_seeds(tmp_path):
+    output = finished(start(ON_EIGHT, 8, cwd=tmp_path), timeout=3_000)
+    print(f"greedy returns of seeds 0, 1, 2 on eight devices: {output.split()}")
+    assert np.median([float(line) for line in output.split()]) >= SOLVED
 
 
 def test_two_processes_solve_it(tmp_path):
-    two_processes(SOLVE, cwd=tmp_path, timeout=3_000)
-    output = finished(start(ALONE, 1, cwd=tmp_path), timeout=600)
+    two_processes(BY_TWO, cwd=tmp_path, timeout=3_000)
+    output = finished(start(EVALUATED, 1, cwd=tmp_path), timeout=600)
     print(f"greedy return, two processes of four devices: {output}")
     assert float(output.split()[-1]) >= SOLVED
