@@ -81,7 +81,7 @@ def test_dict_observations_several_actions_and_masks(name):
         SyncVectorEnv([Everything] * 4, autoreset_mode=AutoresetMode.SAME_STEP)
     )
     # PQN's updates are few: two for each rollout of 16 steps.
-    n_env_steps = 12_800 if name == "pqn" else 3_200
+    n_env_steps = 38_400 if name == "pqn" else 3_200
     agent = make_agent(name, env, n_env_steps, exploration_final=0.2)
     agent.train(env, n_env_steps)
     assert agent.evaluate(env, 8).tolist() == [4.0] * 8
@@ -89,7 +89,7 @@ def test_dict_observations_several_actions_and_masks(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_refuses_what_is_not_discrete_and_params_of_another(name):
-    env = make_vec_env("Pendulum-v1", 2)
+    env = make_vec_env("Pendulum-v1", 4)
     with pytest.raises(ValueError, match="needs discrete actions, got action_space"):
         make_agent(name, env, 1_000)
     env.close()
