@@ -48,6 +48,7 @@ class Task:
         rollouts: Of `UpdateConfig`, for PQN.
         pqn: Parameters of PQN.
         pqn_envs: Parallel environments of PQN.
+        pqn_steps: Environment steps of a training of PQN.
         pqn_solved: As `solved`, for PQN.
     """
 
@@ -61,6 +62,7 @@ class Task:
     rollouts: dict[str, Any]
     pqn: dict[str, Any] = field(default_factory=dict)
     pqn_envs: int = 32
+    pqn_steps: int = 500_000
     pqn_solved: float | None = None
 
 
@@ -160,7 +162,8 @@ OWN: dict[str, dict[str, Any]] = {
     "c51": {"n_atoms": 51},
     "qrdqn": {"n_quantiles": 25},
     "iqn": {"n_taus": 8, "n_target_taus": 8},
-    "munchausen": {},
+    # With the Huber loss it learns a median, of targets that are large against 1.
+    "munchausen": {"loss": "squared", "adam_eps": 1e-8},
     "rainbow": {"n_atoms": 51},
     "btr": {"gamma": 0.99, "target_update_period": 50},
     "r2d2": {
@@ -184,9 +187,10 @@ def make(agent: str, task_name: str, seed: int) -> tuple[Any, Any]:
     task = TASKS[task_name]
     agent_type, params_type = AGENTS[agent]
     if agent == "pqn":
-        n_envs, params, update = task.pqn_envs, task.pqn, task.rollouts
+        n_env_steps, n_envs = task.pqn_steps, task.pqn_envs
+        params, update = task.pqn, task.rollouts
     else:
-        n_envs, update = task.n_envs, task.update
+        n_env_steps, n_envs, update = task.n_env_steps, task.n_envs, task.update
         params = {"exploration_final": 0.04, "target_update_period": 50}
         params |= task.params | OWN[agent]
         if agent in BOUNDED:
@@ -203,7 +207,7 @@ def make(agent: str, task_name: str, seed: int) -> tuple[Any, Any]:
         update_cfg=cfg.UpdateConfig(
             learning_rate_annealing=True, max_grad_norm=10.0, **update
         ),
-        train_cfg=cfg.TrainConfig(task.n_env_steps),
+        train_cfg=cfg.TrainConfig(n_env_steps),
         env_cfg=cfg.EnvConfig(
             task_name, env.single_observation_space, env.single_action_space, n_envs
         ),
@@ -215,7 +219,7 @@ def run(agent: str, task_name: str, seed: int) -> dict[str, Any]:
     """Trains once, and returns what the table needs."""
     start = time.perf_counter()
     learner, env = make(agent, task_name, seed)
-    history = learner.train(env, TASKS[task_name].n_env_steps)
+    history = learner.train(env, learner.config.train_cfg.n_env_steps)
     returns = learner.evaluate(env, N_EPISODES)
     return {
         "agent": agent,
