@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from kitae.base.pytrees import firm
+from kitae.envs.functional import where_env
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -138,11 +138,7 @@ class ActFn:
         if hidden_state is not None:
             initial = twin.initial_hidden_state(first.shape[0])
             hidden_state = jax.tree.map(
-                lambda new, old: jnp.where(
-                    first.reshape(-1, *[1] * (old.ndim - 1)), new, old
-                ),
-                initial,
-                hidden_state,
+                lambda new, old: where_env(first, new, old), initial, hidden_state
             )
         twin.hidden_state = hidden_state
         actions, log_probs = getattr(twin, self._name)(observation)

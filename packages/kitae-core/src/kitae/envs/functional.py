@@ -169,7 +169,9 @@ class JaxVectorEnv(VectorEnv):
 
         def renew() -> EnvState:
             fresh = self.initial(reset_key)
-            return jax.tree.map(lambda new, old: _where(ended, new, old), fresh, moved)
+            return jax.tree.map(
+                lambda new, old: where_env(ended, new, old), fresh, moved
+            )
 
         if self._lazy_reset:
             after = jax.lax.cond(jnp.any(ended), renew, lambda: moved)
@@ -298,5 +300,6 @@ def _with_masks(func_env: FuncEnv) -> gym.Space:
     return masked_space(func_env.observation_space, func_env.action_space)
 
 
-def _where(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+def where_env(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Takes `new` in the environments that `mask` `[n_envs]` marks, `old` elsewhere."""
     return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), new, old)
