@@ -1,8 +1,11 @@
 import json
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from kitae.algos import cli
 
@@ -44,6 +47,37 @@ def test_what_the_user_got_wrong_is_told_in_one_line(
         run(monkeypatch, "train", "dqn", *SHORT, *arguments)
     assert exit_.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_resumed(monkeypatch, capsys):
+    run(monkeypatch, "train", "dqn", *SHORT, "--batch-size", "64")
+    with pytest.warns(RuntimeWarning, match=r"n_env_steps: 600 -> 900"):
+        run(
+            monkeypatch,
+            *("train", "dqn", *SHORT, "--batch-size", "64"),
+            *("--n-env-steps", "900", "--resume"),
+        )
+    # Its environments spend steps on resets, so the first part took up to 3 more.
+    out = capsys.readouterr().out
+    assert re.search(r"Trained for (29[7-9]|30\d) environment steps", out)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "train", "dqn", *SHORT, "--run-name", "never", "--resume")
+    assert "runs/never/checkpoints holds no checkpoint" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_is_told_how_to_go_on(monkeypatch, capsys):
+    def pressed(self, actions):
+        signal.raise_signal(signal.SIGINT)
+        return step(self, actions)
+
+    step = CartPoleVectorEnv.step
+    monkeypatch.setattr(CartPoleVectorEnv, "step", pressed)
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, "train", "dqn", *SHORT, "--batch-size", "64")
+    assert exit_.value.code == 130
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Stopped and saved at 4 environment steps" in out
+    assert "--run-name dqn-CartPole-v1-0 --resume" in out
 
 
 def test_an_unknown_agent_is_refused_with_those_there_are(monkeypatch, capsys):

@@ -214,16 +214,26 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
     )
 
 
-def test_a_run_goes_on_from_its_checkpoint(world):
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
     env = walks()
-    agent = walk_agent(world, env, n_env_steps=200)
-    agent.train(env, 99)
+    walk_agent(world, env, n_env_steps=200).train(env, 99)
     again = walk_agent(world, env, n_env_steps=200)
     history = again.resume(env, 150)
     assert (history.env_steps, again.step) == (51, 150)
-    agent.train(env, 51)
-    assert_same(again.state, agent.state)
-    assert_same(again.memory, agent.memory)
+
+    through = walk_agent(world, env, "through", n_env_steps=200)
+    whole = through.train(env, 150)
+    for a, b in zip(
+        leaves((again.state, again.memory)),
+        leaves((through.state, through.memory)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    # The episodes that were running at the checkpoint are counted whole.
+    late = whole.episode_env_step > 99
+    np.testing.assert_array_equal(history.episode_length, whole.episode_length[late])
+    episodes = [Path("runs", name, "episodes.csv") for name in ("run", "through")]
+    assert episodes[0].read_text() == episodes[1].read_text()
 
 
 def test_gymnasiums_own_forms_of_an_environment_are_taken(world):
@@ -335,6 +345,7 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
     }
     assert told[what] in str(caught.value)
     assert not list(agent.run_dir.glob("checkpoints/*"))
+    assert all(np.isfinite(leaf).all() for leaf in leaves(agent.memory))
 
 
 def test_many_steps_are_counted_as_one_by_one():

@@ -380,7 +380,7 @@ def test_an_interval_is_crossed_even_where_no_step_falls_on_it(
 
 def test_saves_when_an_interval_is_crossed(world):
     env = world.count_envs((3, 5, 4))
-    agent = world.make_agent(env, n_env_steps=350, save_frequency=100)
+    agent = world.make_agent(env, n_env_steps=350, save_frequency=100, keep_last=-1)
     agent.train(env, 350)
     saved = sorted(int(p.name) for p in (agent.run_dir / "checkpoints").iterdir())
     # Three environments: no multiple of 100 is a multiple of 3 before 300.

@@ -32,7 +32,8 @@ def test_a_run_is_a_directory(world, tmp_path):
     assert agent.run_dir == Path("runs/first")
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     names = sorted(p.name for p in agent.run_dir.iterdir())
-    assert names == ["checkpoints", "config.json", "episodes.csv", "metrics.csv"]
+    files = ["checkpoints", "config.json", "episodes.csv", "metrics.csv"]
+    assert names == [".lock", *files]
 
     config = json.loads((agent.run_dir / "config.json").read_text())
     assert config["algo_params"]["gamma"] == 0.9
@@ -145,10 +146,8 @@ def test_rows_written_after_the_checkpoint_are_written_once(world):
     env = world.count_envs()
     agent = world.make_agent(env, n_env_steps=200, save_frequency=40, log_frequency=20)
     agent.train(env, 100)
-    for later in ("80", "100"):
-        shutil.rmtree(f"runs/run/checkpoints/{later}")
-    other = world.make_agent(env, n_env_steps=200, log_frequency=20)
-    other.resume(env, 120)
+    other = world.make_agent(env, n_env_steps=200, save_frequency=40, log_frequency=20)
+    other.resume(env, 120, step=40)
     steps = [int(row["env_step"]) for row in rows_of(Path("runs/run/metrics.csv"))]
     assert steps == [20, 40, 60, 80, 100, 120]
     ended = [int(row["env_step"]) for row in rows_of(Path("runs/run/episodes.csv"))]
@@ -165,9 +164,7 @@ def test_a_checkpoint_of_another_agent_is_refused(world):
     env = world.count_envs()
     world.make_agent(env).train(env, 40)
     wider = world.make_agent(env, n_states=3)
-    with pytest.raises(
-        ValueError, match=r"\['state'\]\['value'\] as float32\[1\].*\[3\]"
-    ):
+    with pytest.raises(ValueError, match=r"state\['value'\] as float32\[1\].*\[3\]"):
         wider.restore("runs/run")
     longer = world.make_agent(env, max_buffer_size=60)
     with pytest.raises(ValueError, match=r"memory.*\[50, 2, 6\].*\[60, 2, 6\]"):
@@ -202,7 +199,7 @@ def files_of_a_checkpoint(world):
 
 def test_any_damage_to_any_file_is_refused_by_name(world):
     files = files_of_a_checkpoint(world)
-    assert len(files) > 5
+    assert len(files) == 4
     for file in files:
         content = file.read_bytes()
         flipped = bytearray(content)
@@ -234,7 +231,7 @@ def test_restoring_and_saving_loses_nothing(world):
     assert other.run_dir is None
     other.run_dir = agent.run_dir
     other.save()
-    third = world.make_agent(env, n_env_steps=200)
+    third = world.make_agent(env)
     third.restore("runs/run")
     assert third.memory.size.tolist() == [20, 20]
     fresh = world.make_agent(env, "fresh")
@@ -323,11 +320,11 @@ def test_a_checkpoint_is_replaced_whole(world):
     env = world.count_envs()
     agent = world.make_agent(env)
     agent.train(env, 40)
-    first = checkpoint.load(agent.run_dir).arrays
+    first = checkpoint.read(agent.run_dir).tree("state", agent.state)
     agent.state = {**agent.state, "value": agent.state["value"] + 1}
     agent.save()
-    second = checkpoint.load(agent.run_dir).arrays
-    assert second["['state']['value']"] == first["['state']['value']"] + 1
+    second = checkpoint.read(agent.run_dir).tree("state", agent.state)
+    assert second["value"] == first["value"] + 1
 
 
 def test_tensorboards_files_are_written_when_asked(world):

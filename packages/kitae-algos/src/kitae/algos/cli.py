@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import gymnasium as gym
+import jax
 import numpy as np
 import tyro
 from rich.console import Console
@@ -17,6 +18,16 @@ from kitae.envs.make import make_vec_env
 AGENTS = {
     "dqn": "Deep Q-Network (Mnih et al., 2015), with double-Q targets as an option"
 }
+
+REFUSED = (
+    ValueError,
+    TypeError,
+    OSError,
+    MemoryError,
+    RuntimeError,
+    FloatingPointError,
+    gym.error.Error,
+)
 
 app = tyro.extras.SubcommandApp()
 
@@ -32,6 +43,8 @@ class Training:
         run_name: The run's directory under runs/. Default: agent, environment and seed.
         n_eval_episodes: Greedy episodes played at the end, at least 1.
         capture_video: Whether to film episodes while training.
+        resume: Whether to go on from the last checkpoint of runs/<run_name>, to
+            n_env_steps in all.
     """
 
     env_id: str = "CartPole-v1"
@@ -40,6 +53,7 @@ class Training:
     run_name: str | None = None
     n_eval_episodes: int = 100
     capture_video: bool = False
+    resume: bool = False
     algo: DQNParams = field(default_factory=DQNParams)
     update: cfg.UpdateConfig = field(
         default_factory=lambda: cfg.UpdateConfig(
@@ -90,7 +104,12 @@ def train(
         f"Training {agent} on {training.env_id}: {training.n_envs} environments, "
         f"{training.train.n_env_steps:,} environment steps, seed {training.seed}"
     )
-    history = learner.train(env, training.train.n_env_steps)
+    go = learner.resume if training.resume else learner.train
+    try:
+        history = go(env, training.train.n_env_steps)
+    except (KeyboardInterrupt, SystemExit):
+        _tell_how_to_go_on(learner)
+        raise
     print(
         f"Trained for {history.env_steps:,} environment steps with "
         f"{history.updates:,} updates; everything is in {learner.run_dir}"
@@ -110,6 +129,17 @@ def agents() -> None:
         print(f"{name}  {what}")
 
 
+def _tell_how_to_go_on(learner: DQN) -> None:
+    run_dir = learner.run_dir
+    if run_dir is None or not (run_dir / "checkpoints" / str(learner.step)).exists():
+        print("Stopped before anything was saved")
+        return
+    print(
+        f"Stopped and saved at {learner.step:,} environment steps; to go on: the same "
+        f"command with --run-name {run_dir.relative_to('runs').as_posix()} --resume"
+    )
+
+
 def _run_name(agent: str, training: Training) -> str:
     task = re.sub(r"[^A-Za-z0-9.]+", "-", training.env_id)
     return f"{agent}-{task}-{training.seed}"
@@ -119,6 +149,10 @@ def main() -> None:
     """Runs the command; what the user got wrong is told in one line."""
     try:
         app.cli(prog="kitae")
-    except (ValueError, TypeError, gym.error.Error, FloatingPointError) as error:
+    except jax.errors.JaxRuntimeError:
+        raise  # no user's mistake: all of it is shown
+    except REFUSED as error:
         Console(stderr=True, highlight=False).print(f"kitae: {error}", markup=False)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

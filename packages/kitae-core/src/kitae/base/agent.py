@@ -1,26 +1,28 @@
 """What every agent is given once its four functions are written."""
 
+import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import gymnasium as gym
 import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from kitae.base import checkpoint
+from kitae.base import checkpoint, saving
 from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
 from kitae.base.evaluation import evaluate
 from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
+from kitae.base.memory import available_bytes, readable
 from kitae.base.programs import Programs
-from kitae.base.pytrees import addressable, owned, same_leaves
-from kitae.base.run_dir import new_run_dir, runs_root
+from kitae.base.pytrees import n_bytes, owned, same_leaves
+from kitae.base.run_dir import locked, new_run_dir, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
@@ -29,6 +31,7 @@ from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
+from kitae.config.serial import config_from_json
 from kitae.envs.checks import checked_observation
 from kitae.envs.functional import as_jax_env
 from kitae.types import ExploreFn, Info, Observation, State
@@ -67,6 +70,8 @@ class BaseAgent(IAgent):
 
     algo_type: ClassVar[AlgoType]
     learns_while_env_steps: ClassVar[bool]
+    # The class of `config.algo_params`, for `load`; an agent may say its own.
+    params_type: ClassVar[type | None] = None
 
     def __init__(
         self,
@@ -113,8 +118,11 @@ class BaseAgent(IAgent):
         self.hidden_state = self.initial_hidden_state(config.env_cfg.n_envs)
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
-        self._no_rows: Any = None
         self._compiled_for: tuple[Any, Programs] | None = None
+        # Where JAX environments are, and a checkpoint of which not all is read yet.
+        self._world: saving.World | None = None
+        self._unread: checkpoint.Saved | None = None
+        self._told: dict[str, Any] = {"seconds": 0.0, "info": {}, "score": None}
         self.step = 0
         self.iteration = 0
         self.updates = 0
@@ -267,6 +275,10 @@ class BaseAgent(IAgent):
             ValueError: The environment does not fit the config, or gives what its
                 spaces do not allow.
             FloatingPointError: An update gave a value that is not finite.
+            RuntimeError: Another process trains in this run's directory.
+            MemoryError: The replay does not fit.
+            KeyboardInterrupt: Ctrl-C was pressed; what was trained is saved.
+            SystemExit: SIGTERM came; what was trained is saved.
         """
         check_int("n_env_steps", n_env_steps, 1)
         return self._train_until(env, self.step + n_env_steps, devices)
@@ -316,34 +328,89 @@ class BaseAgent(IAgent):
         env: VectorEnv | gym.Env,
         n_env_steps: int,
         *,
+        step: int | None = None,
         devices: Sequence[Any] | None = None,
     ) -> History:
-        """Goes on from the last checkpoint of the run.
+        """Goes on from a checkpoint of the run, as if it had never been interrupted.
 
-        That is the agent's own run, if it has trained, else `runs/<run_name>/`: where
+        The run is the agent's own, if it has trained, else `runs/<run_name>/`: where
         `train` had to take another name, such as `<run_name>-2`, an agent of that name
         resumes it. Everything is restored: parameters, optimizer, replay, keys and
-        counters. The environment itself is reset, since Gymnasium has no way to save
-        one.
+        counters, and JAX environments; rows of the metrics that came after the
+        checkpoint are dropped. Other environments are reset, since Gymnasium has no
+        way to save one; with `train_cfg.reset_on_save` that makes no difference.
+
+        A config that is not the checkpoint's is told field by field, as a warning.
 
         Args:
             env: As for `train`.
             n_env_steps: Environment steps in all, those of the checkpoint included.
+            step: Of the checkpoint. Default: the newest.
             devices: As for `train`.
 
         Returns:
             What happened in this call; nothing, if the checkpoint is that far.
 
         Raises:
-            FileNotFoundError: The run has no checkpoint.
-            ValueError: The checkpoint is damaged, or holds other shapes or dtypes than
-                this agent.
+            FileNotFoundError: The run has no such checkpoint.
+            ValueError: The checkpoint is damaged, or another algorithm's, or holds
+                other shapes or dtypes than this agent, which then stays as it is.
         """
         check_int("n_env_steps", n_env_steps, 1)
         run_dir = self.run_dir or runs_root() / self.run_name
-        self.restore(run_dir)
+        saved = self._restored(run_dir, step)
         self.run_dir = run_dir
-        return self._train_until(env, n_env_steps, devices)
+        return self._train_until(env, n_env_steps, devices, saved)
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: str | Path,
+        *,
+        params_type: type | None = None,
+        step: int | Literal["last", "best"] = "last",
+        **kwargs: Any,
+    ) -> Self:
+        """Makes an agent from a run's files: to evaluate it, or to go on.
+
+        The files hold values only. What is code is the caller's: the class this is
+        called on, its parameters' class, and a `preprocess_fn` if it had one. The
+        replay is read only once `train` or `resume` needs it.
+
+        Args:
+            run_dir: A run's directory, such as `"runs/first"`.
+            params_type: The class of `config.algo_params`. Default: the agent's own
+                `params_type`, which shipped agents have.
+            step: Of which checkpoint: its step, the newest, or the one with the best
+                mean return in training.
+            **kwargs: For the agent's constructor, after `run_name` and `config`.
+
+        Raises:
+            FileNotFoundError: The run has no such checkpoint.
+            ValueError: A file is damaged, which is named; or the checkpoint is another
+                agent's.
+            TypeError: The class of the parameters is not known.
+
+        Example:
+            >>> agent = DQN.load("runs/first")  # doctest: +SKIP
+            >>> agent.evaluate(env, n_episodes=100).mean()  # doctest: +SKIP
+        """
+        run_dir = Path(run_dir)
+        params_type = params_type or cls.params_type
+        if params_type is None:
+            raise TypeError(
+                f"{cls.__name__}.load needs params_type, the dataclass of its "
+                "config.algo_params"
+            )
+        saved = saving.chosen(run_dir, step)
+        saving.check_same_algorithm(cls, saved)
+        config = config_from_json(json.dumps(saved.facts["config"]), params_type)
+        agent = cls(run_dir.name, config, **kwargs)
+        agent.run_dir = run_dir
+        agent.state = saved.tree(saving.STATE, agent.state)
+        saving.take_over_facts(agent, saved.facts)
+        agent._unread = saved
+        return agent
 
     def evaluate(
         self, env: VectorEnv | gym.Env, n_episodes: int, *, seed: int | None = None
@@ -376,49 +443,36 @@ class BaseAgent(IAgent):
         Returns:
             The checkpoint's directory, `<run_dir>/checkpoints/<step>`. Of several
             processes that train one agent, the first one writes it.
+
+        Raises:
+            FloatingPointError: The agent's state is not finite.
+            OSError: It could not be written; an older one of this step still is there.
+            RuntimeError: Another process trains in this directory.
         """
-        self._prepare()
-        self._take_in(update=False)
-        arrays = addressable(self._saved_arrays())
+        arrays = {
+            name: checkpoint.host_arrays(part, copy=False)
+            for name, part in saving.parts_of(self).items()
+        }
         if jax.process_index() != 0:
             return runs_root() / self.run_name
+        saving.check_finite(arrays[saving.STATE])
         run_dir = self._own_run_dir()
-        counters = {
-            "step": self.step,
-            "iteration": self.iteration,
-            "updates": self.updates,
-            "rows": self.rows.tolist(),
-            "row": self._row_kind(),
-        }
-        return checkpoint.save(run_dir, self.step, arrays, counters)
+        with locked(run_dir):
+            return checkpoint.write(run_dir, self.step, arrays, saving.facts_of(self))
 
-    def restore(self, run_dir: str | Path) -> None:
-        """Takes over everything that the last checkpoint of `run_dir` holds.
+    def restore(self, run_dir: str | Path, step: int | None = None) -> None:
+        """Takes over everything that a checkpoint of `run_dir` holds.
 
         Args:
             run_dir: A run's directory; this agent goes on writing to its own.
+            step: Of the checkpoint. Default: the newest.
 
         Raises:
-            FileNotFoundError: The run has no checkpoint.
-            ValueError: The checkpoint is damaged, or holds other shapes or dtypes than
-                this agent, which then stays as it is.
+            FileNotFoundError: The run has no such checkpoint.
+            ValueError: The checkpoint is damaged, or another algorithm's, or holds
+                other shapes or dtypes than this agent, which then stays as it is.
         """
-        saved = checkpoint.load(Path(run_dir))
-        self._prepare()
-        if list(saved.counters["row"].items()) != list(self._row_kind().items()):
-            raise ValueError(
-                f"the checkpoint holds rows of {saved.counters['row']}, the agent "
-                f"stores {self._row_kind()}"
-            )
-        arrays = {
-            name: saved.tree(name, tree) for name, tree in self._saved_arrays().items()
-        }
-        self.state, self.memory = arrays["state"], arrays["memory"]
-        self.interact_key, self.learn_key = arrays["interact_key"], arrays["learn_key"]
-        counters = saved.counters
-        self.step, self.iteration = counters["step"], counters["iteration"]
-        self.updates, self.rows = counters["updates"], np.array(counters["rows"])
-        self._pending = None
+        self._restored(Path(run_dir), step)
 
     # --- What the loops call --------------------------------------------------------
 
@@ -434,7 +488,7 @@ class BaseAgent(IAgent):
                 self.state,
                 self.memory,
                 self.learn_key,
-                np.uint32(self.iteration),
+                np.uint32(self.iteration % 2**32),
                 *(rows or self._no_rows),
             )
             self.updates += self._updates_each_time()
@@ -444,8 +498,25 @@ class BaseAgent(IAgent):
             self.memory = self._add(self.memory, *rows)
         return None
 
+    def _restored(self, run_dir: Path, step: int | None) -> checkpoint.Saved:
+        saved = checkpoint.read(run_dir, step)
+        changes = saving.config_changes_of(self, saved)
+        saving.take_over(self, saved)
+        if changes:
+            warnings.warn(
+                f"{self.run_name} goes on with another config than it had:\n  "
+                + "\n  ".join(changes),
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return saved
+
     def _train_until(
-        self, env: Any, n_env_steps: int, devices: Sequence[Any] | None
+        self,
+        env: Any,
+        n_env_steps: int,
+        devices: Sequence[Any] | None,
+        saved: checkpoint.Saved | None = None,
     ) -> History:
         if self.config.env_cfg.n_agents > 1:
             raise ValueError(
@@ -466,12 +537,13 @@ class BaseAgent(IAgent):
             )
         programs = self._programs(env, devices)
         if programs is not None:
-            return train_compiled(self, programs, n_env_steps)
+            return train_compiled(self, programs, n_env_steps, saved)
         if devices is not None:
             raise TypeError(
                 "devices are for environments that are JAX functions, got "
                 f"{type(env).__name__}"
             )
+        self._world = None
         return train_on_host(self, env, n_env_steps)
 
     def _programs(self, env: Any, devices: Sequence[Any] | None) -> Programs | None:
@@ -507,10 +579,41 @@ class BaseAgent(IAgent):
         """Owns the state's arrays, and makes the memory if there is none.
 
         Its shapes are those of what the spaces and `explore` give.
+
+        Raises:
+            MemoryError: It would not fit.
         """
         self.state = owned(self.state)
         if self.memory is not None:
             return
+        if self._unread is not None:
+            saving.take_over(self, self._unread)
+            return
+        spec = self._memory_spec()
+        wanted, available = n_bytes(spec), available_bytes()
+        if wanted > available:
+            update_cfg, n_envs = self.config.update_cfg, self.config.env_cfg.n_envs
+            raise MemoryError(
+                f"max_buffer_size = {update_cfg.max_buffer_size} time steps of n_envs "
+                f"= {n_envs} environments take {readable(wanted)}, but "
+                f"{readable(available)} of memory are available"
+            )
+        self.memory = self._storage().init(self._row_spec())
+
+    def _memory_spec(self) -> Any:
+        """Returns the shapes and dtypes of the memory."""
+        return jax.eval_shape(self._storage().init, self._row_spec())
+
+    def _row_spec(self) -> Any:
+        """Returns the shapes and dtypes of a row, without its axis of environments."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+            self._no_rows[0],
+        )
+
+    @cached_property
+    def _no_rows(self) -> Any:
+        """Rows that do not count, of zeros, and that none of them does."""
         env_cfg, n_envs = self.config.env_cfg, self.config.env_cfg.n_envs
         space = env_cfg.observation_space
         empty = gym.vector.utils.create_empty_array(space, n_envs)
@@ -535,11 +638,7 @@ class BaseAgent(IAgent):
             acted.hidden_state,
         )
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
-        self._no_rows = (nothing, flags)
-        row = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), nothing
-        )
-        self.memory = self._storage().init(row)
+        return nothing, flags
 
     def _begin(self) -> None:
         """Makes ready for a training: the environments are about to be reset."""
@@ -565,14 +664,6 @@ class BaseAgent(IAgent):
         return {
             jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape[1:])}"
             for path, leaf in paths
-        }
-
-    def _saved_arrays(self) -> dict[str, Any]:
-        return {
-            "state": self.state,
-            "interact_key": self.interact_key,
-            "learn_key": self.learn_key,
-            "memory": self.memory,
         }
 
 

@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from kitae.base import checkpoint
+from kitae.base.checkpoint import Saved
 from kitae.base.host import check_n_envs, check_spaces, device_step
-from kitae.base.interrupts import held_back
 from kitae.base.programs import (
     BAD_ACTION,
     BAD_OBSERVATION,
@@ -19,9 +17,9 @@ from kitae.base.programs import (
     training_constants,
 )
 from kitae.base.pytrees import owned
-from kitae.base.report import Report, Silent
+from kitae.base.run import running
+from kitae.base.saving import WORLD, World
 from kitae.base.statistics import EpisodeStatistics, History
-from kitae.config.schedule import crossed
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -57,6 +55,8 @@ class Session:
         memory: What it learns from.
         pending: Rows to take in before the next update.
         constants: See `Constants`.
+        resumed: Where the environments were, and what comes next, of a training that
+            is resumed. None: they are reset.
     """
 
     def __init__(
@@ -67,11 +67,12 @@ class Session:
         memory: Any,
         pending: Any,
         constants: Any,
+        resumed: World | None = None,
     ) -> None:
         self._agent = agent
         self._programs = programs
         self._constants = constants
-        env, acted = programs.begin(state, constants)
+        env, acted = resumed[:2] if resumed else programs.begin(state, constants)
         if not agent.learns_while_env_steps:
             pending = None
         self.carry = Carry(state, memory, env, acted, pending)
@@ -134,7 +135,9 @@ class Session:
             self.carry = devices.placed(self.carry)
 
 
-def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> History:
+def train_compiled(
+    agent: "BaseAgent", programs: Programs, n_env_steps: int, saved: Saved | None
+) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 
     Chunks of iterations are one program each; between them the host shows progress,
@@ -142,53 +145,58 @@ def train_compiled(agent: "BaseAgent", programs: Programs, n_env_steps: int) -> 
 
     Args:
         agent: Trained in place.
-        programs: For the environments, which are reset first.
+        programs: For the environments.
         n_env_steps: Where to stop.
+        saved: Of a training that is resumed: the environments are where it left them,
+            if they were these. None: they are reset first.
 
     Returns:
         What happened in this call.
 
     Raises:
         TypeError: A function of the agent cannot be traced; the line is named.
-        KeyboardInterrupt: Ctrl-C was pressed; the chunk was finished first.
+        KeyboardInterrupt: Ctrl-C was pressed; the chunk was finished and saved.
+        SystemExit: As much for SIGTERM.
     """
     check(agent, programs)
-    # What writes the checkpoint takes half a second to import: meanwhile, XLA compiles.
-    Thread(target=checkpoint.import_orbax).start()
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(programs.env.num_envs)
-    save_frequency = agent.config.train_cfg.save_frequency
-    agent._begin()
-    pending = agent._pending or agent._no_rows
+    resumed = None
     constants = owned(training_constants(agent))
-    session = Session(agent, programs, agent.state, agent.memory, pending, constants)
-    saved_at = -1
-    report_type = Report if jax.process_index() == 0 else Silent
-    with (
-        report_type(agent, statistics, n_env_steps) as report,
-        held_back() as interrupt,
-    ):
+    if saved is not None and WORLD in saved:
+        env, acted = jax.eval_shape(programs.begin, agent.state, constants)
+        like = World(env, acted, constants, statistics.unfinished)
+        resumed = saved.tree(WORLD, like)
+        constants, statistics.unfinished = resumed.constants, resumed.unfinished
+    else:
+        agent._begin()
+    pending = agent._pending or agent._no_rows
+    session = Session(
+        agent, programs, agent.state, agent.memory, pending, constants, resumed
+    )
+    with running(agent, statistics, n_env_steps) as run:
         while agent.step < n_env_steps:
             chunk = session.advance(n_env_steps)
             take_over(agent, session.carry)
             count(agent, statistics, chunk, chunk.told)
-            report.after_updates(chunk.infos)
-            report.after_step(chunk.before, agent.step)
-            if save_frequency > 0 and crossed(chunk.before, agent.step, save_frequency):
-                report.check_finite()
-                agent.save()
-                saved_at = agent.step
+            agent._world = world(session.carry, constants, statistics)
+            run.report.after_updates(chunk.infos)
+            if run.after_step(chunk.before):
                 session.saved()
-            interrupt.raise_if_pressed()
-    report.check_finite()
-    if saved_at != agent.step:
-        agent.save()
+        run.finish()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
 
 
 def take_over(agent: "BaseAgent", carry: Carry) -> None:
     """Gives an agent what was trained."""
     agent.state, agent.memory, agent._pending = carry.state, carry.memory, carry.pending
+    # Known again once the chunk was found to be sound.
+    agent._world = None
+
+
+def world(carry: Carry, constants: Any, statistics: EpisodeStatistics) -> World:
+    """Returns where a training's environments are, for a checkpoint."""
+    return World(carry.env, carry.acted, constants, statistics.unfinished)
 
 
 def check(agent: "BaseAgent", programs: Programs) -> None:

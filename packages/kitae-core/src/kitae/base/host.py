@@ -1,16 +1,14 @@
 """The loop that trains on environments which live on the host."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from kitae.base.interrupts import held_back
-from kitae.base.report import Report
+from kitae.base.run import running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
-from kitae.config.schedule import crossed
 from kitae.envs import HostEnv, as_vector_env
 
 if TYPE_CHECKING:
@@ -80,28 +78,31 @@ def train_on_host(
         What happened in this call.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the last step was finished first.
+        KeyboardInterrupt: Ctrl-C was pressed; the last step was finished and saved.
+        SystemExit: As much for SIGTERM.
     """
     host_env = checked_env(agent, env)
     n_envs = agent.config.env_cfg.n_envs
     check_n_envs(agent, host_env.n_envs)
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(n_envs)
-    save_frequency = agent.config.train_cfg.save_frequency
 
-    seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
-    agent._begin()
-    observation = host_env.reset(seed)
-    hidden_state, first = agent._nothing_remembered(n_envs)
-    saved_at = -1
-    with Report(agent, statistics, n_env_steps) as report, held_back() as interrupt:
+    def start() -> tuple[Any, Any, Any]:
+        seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
+        agent._begin()
+        statistics.unfinished = np.zeros(n_envs), np.zeros(n_envs, np.int64)
+        return host_env.reset(seed), *agent._nothing_remembered(n_envs)
+
+    observation, hidden_state, first = start()
+    with running(agent, statistics, n_env_steps) as run:
+        report = run.report
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:
                 report.after_update(agent._take_in(agent._update_due()))
             acted = agent._act(
                 agent.state,
                 agent.interact_key,
-                np.uint32(agent.iteration),
+                np.uint32(agent.iteration % 2**32),
                 device_step(agent.step),
                 observation,
                 hidden_state,
@@ -124,23 +125,17 @@ def train_on_host(
             agent._pending = (rows, step.valid)
             observation, hidden_state = step.observation, acted.next_hidden_state
             first = None if hidden_state is None else step.first
-            before, after = agent.step, agent.step + int(np.count_nonzero(step.valid))
-            agent.step = after
+            before = agent.step
+            agent.step += int(np.count_nonzero(step.valid))
             agent.iteration += 1
             agent.rows += step.valid
-            statistics.record(step, after)
-            report.after_step(before, after)
-            if save_frequency > 0 and crossed(before, after, save_frequency):
-                report.check_finite()
-                agent.save()
-                saved_at = agent.step
-            interrupt.raise_if_pressed()
+            statistics.record(step, agent.step)
+            if run.after_step(before) and agent.config.train_cfg.reset_on_save:
+                observation, hidden_state, first = start()
         if not agent.learns_while_env_steps:
             # Of the last rollout, which may be full by now.
             report.after_update(agent._take_in(agent._update_due()))
-    report.check_finite()
-    if saved_at != agent.step:
-        agent.save()
+        run.finish()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
 
 

@@ -132,9 +132,15 @@ class OnPolicyAgent(BaseAgent):
         self, step: int, iteration: int, left: int
     ) -> tuple[int, int, bool]:
         length = self.config.update_cfg.max_buffer_size
-        if left < length:
+        # A training that is resumed may go on within a rollout.
+        held = (int(self.rows[0]) + iteration - self.iteration) % length
+        if left < length - held:
             return 1, left, False
-        return length, left // length, True
+        return (length - held, 1, True) if held else (length, left // length, True)
+
+    def _passed(self, iterations: int, updates: int) -> None:
+        super()._passed(iterations, updates)
+        self.rows = (self.rows + iterations) % self.config.update_cfg.max_buffer_size
 
     def _updates_each_time(self) -> int:
         update = self.config.update_cfg

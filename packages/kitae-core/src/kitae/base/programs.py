@@ -272,6 +272,7 @@ class Programs:
             step.truncated,
             acted.hidden_state,
         )
+        finite = are_finite(carry.env.observation, step.next_observation, step.reward)
         pending = None
         if at_once:
             memory = self._add(memory, rows)
@@ -280,7 +281,8 @@ class Programs:
                     state, memory, constants.learn_key, iteration + 1
                 )
         else:
-            pending = (rows, jnp.ones(env.num_envs, bool))
+            # What is not finite is told to the host, which stops; it is never stored.
+            pending = (rows, finite)
         remembered, first = acted.next_hidden_state, step.terminated | step.truncated
         acting = self._act(
             state, constants, iteration + 1, env_state, remembered, first
@@ -289,7 +291,7 @@ class Programs:
         if self.devices is not None:
             after = self.devices.constrained(after)
         bad_action = is_bad(acted.actions, env.single_action_space)
-        return after, (pack(step, bad_action), info)
+        return after, (pack(step, bad_action, ~finite), info)
 
 
 class Loop:
@@ -356,22 +358,28 @@ def quickly_compiled() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1} if on_cpu else {}
 
 
-def pack(step: Any, bad_action: jax.Array) -> jax.Array:
+def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:
     """Packs what the host wants to know of a step: float32 `[2, n_envs]`.
 
     One array, since each one more costs as much as a small matrix product.
     """
-    finite = jnp.ones_like(bad_action)
-    for leaf in jax.tree.leaves(step.next_observation):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            finite &= jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1)
     flags = (
         TERMINATED * step.terminated
         + TRUNCATED * step.truncated
         + BAD_ACTION * bad_action
-        + BAD_OBSERVATION * ~finite
+        + BAD_OBSERVATION * bad_row
     )
     return jnp.stack([step.reward, flags.astype(jnp.float32)])
+
+
+def are_finite(*trees: Any) -> jax.Array:
+    """Returns bool `[n_envs]`: whether all floats of an environment are finite."""
+    leaves = jax.tree.leaves(trees)
+    finite = jnp.ones(leaves[0].shape[0], bool)
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            finite &= jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1)
+    return finite
 
 
 def is_bad(actions: jax.Array, space: Any) -> jax.Array:
@@ -394,7 +402,7 @@ def training_constants(agent: "BaseAgent") -> Constants:
         interact_key=agent.interact_key,
         learn_key=agent.learn_key,
         env_key=jax.random.key_data(jax.random.key(int(seed.generate_state(1)[0]))),
-        first_iteration=np.uint32(agent.iteration),
+        first_iteration=np.uint32(agent.iteration % 2**32),
         first_step=device_step(agent.step),
     )
 

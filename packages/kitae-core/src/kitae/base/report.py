@@ -1,8 +1,10 @@
 """What a training shows and writes while it runs."""
 
 import csv
+import io
 import math
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -11,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kitae.base.checkpoint import sync
+from kitae.base.run_dir import replace_text
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.tracing import explained
 from kitae.config.schedule import crossed
@@ -54,7 +58,8 @@ class Report:
         *,
         shown: bool = True,
     ) -> None:
-        self._info: Info = {}
+        self._info: Info = agent._told["info"]
+        self._seconds_before: float = agent._told["seconds"]
         self._agent = agent
         self._statistics = statistics
         self._until = until
@@ -68,14 +73,24 @@ class Report:
         )
 
     def __enter__(self) -> Self:
-        run_dir = self._agent._own_run_dir()
+        agent = self._agent
+        run_dir, step = agent._own_run_dir(), agent.step
         names = sorted(self._info_names())
-        step = self._agent.step
-        self._metrics = _Table(run_dir / "metrics.csv", COMMON_COLUMNS + names, step)
-        self._episodes = _Table(run_dir / "episodes.csv", EPISODE_COLUMNS, step)
+        paths = run_dir / "metrics.csv", run_dir / "episodes.csv"
+        rows, episodes = (_rows_until(path, step) for path in paths)
+        row_step = int(rows[-1]["env_step"]) if rows else 0
+        known = [
+            (int(row["env_step"]), float(row["return"]), int(row["length"]))
+            for row in episodes
+        ]
+        self._metrics = _Table(paths[0], COMMON_COLUMNS + names, rows)
+        self._episodes = _Table(paths[1], EPISODE_COLUMNS, episodes)
+        # Of a resumed run, those that are in no row of the metrics yet.
+        self._fresh = [(value, length) for at, value, length in known if at > row_step]
+        self._recent = deque((value for _, value, _ in known), SHOWN_EPISODES)
         self._tensorboard = None
-        if self._agent.config.train_cfg.tensorboard:
-            self._tensorboard = _tensorboard_writer(run_dir)
+        if agent.config.train_cfg.tensorboard:
+            self._tensorboard = _tensorboard_writer(run_dir, step)
         self._progress.start()
         return self
 
@@ -86,8 +101,6 @@ class Report:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and self._last_step < self._agent.step:
-                self._write_row()
             self._write_episodes()
             self._show()
         finally:
@@ -96,6 +109,24 @@ class Report:
             self._episodes.close()
             if self._tensorboard is not None:
                 self._tensorboard.close()
+
+    def finish(self) -> None:
+        """Writes the last row."""
+        if self._last_step < self._agent.step:
+            self._write_row()
+
+    def told(self) -> dict[str, Any]:
+        """Puts on the disk what is told so far, and returns what a checkpoint needs.
+
+        Raises:
+            FloatingPointError: A value of the newest update is not finite.
+        """
+        info = self.check_finite()
+        self._write_episodes()
+        self._metrics.sync()
+        self._episodes.sync()
+        score = float(np.mean(self._recent)) if self._recent else None
+        return {"seconds": self._seconds(), "info": info, "score": score}
 
     def after_update(self, info: Info | None) -> None:
         """Takes note of an update's info, if there was an update."""
@@ -160,43 +191,44 @@ class Report:
         return list(shapes[2])
 
     def _write_row(self) -> None:
-        now, agent, statistics = time.perf_counter(), self._agent, self._statistics
+        now, agent = time.perf_counter(), self._agent
         values = self.check_finite()
-        fresh = slice(self._written_episodes, None)
-        returns, lengths = statistics.returns[fresh], statistics.lengths[fresh]
+        self._write_episodes()
+        fresh, self._fresh = self._fresh, []
         row: dict[str, Any] = {
             "env_step": agent.step,
             "updates": agent.updates,
-            "seconds": round(now - self._start, 3),
+            "seconds": round(self._seconds(), 3),
             "steps_per_second": round(
                 (agent.step - self._last_step) / (now - self._last_time), 1
             ),
-            "episodes": len(returns),
+            "episodes": len(fresh),
         }
-        if returns:
-            row["episode_return"] = float(np.mean(returns))
-            row["episode_length"] = float(np.mean(lengths))
+        if fresh:
+            means = np.mean(fresh, axis=0)
+            row["episode_return"], row["episode_length"] = means.tolist()
         row |= values
         self._metrics.write([row])
-        self._write_episodes()
         if self._tensorboard is not None:
             for name, value in row.items():
                 self._tensorboard.add_scalar(name, value, agent.step)
         self._last_step, self._last_time = agent.step, now
 
     def _write_episodes(self) -> None:
-        statistics, fresh = self._statistics, slice(self._written_episodes, None)
+        statistics, new = self._statistics, slice(self._written_episodes, None)
+        returns, lengths = statistics.returns[new], statistics.lengths[new]
+        columns = statistics.env_steps[new], statistics.envs[new], returns, lengths
         self._episodes.write(
             dict(zip(EPISODE_COLUMNS, episode, strict=True))
-            for episode in zip(
-                statistics.env_steps[fresh],
-                statistics.envs[fresh],
-                statistics.returns[fresh],
-                statistics.lengths[fresh],
-                strict=True,
-            )
+            for episode in zip(*columns, strict=True)
         )
+        self._fresh += zip(returns, lengths, strict=True)
+        self._recent.extend(returns)
         self._written_episodes = len(statistics)
+
+    def _seconds(self) -> float:
+        """Of training, those before it was resumed included."""
+        return self._seconds_before + time.perf_counter() - self._start
 
     def _show(self) -> None:
         now, step = time.perf_counter(), self._agent.step
@@ -223,6 +255,14 @@ class Silent(Report):
     def after_step(self, before: int, after: int) -> None:
         """Does nothing."""
 
+    def finish(self) -> None:
+        """Does nothing."""
+
+    def told(self) -> dict[str, Any]:
+        """Checks, and returns nothing that is written."""
+        self.check_finite()
+        return self._agent._told
+
 
 def _progress(shown: bool) -> Progress:
     console = Console()
@@ -242,34 +282,58 @@ class _Table:
     """A CSV file that a resumed run goes on writing.
 
     Args:
-        path: The file. Rows after `env_step` are dropped: the run that wrote them
-            went on past the checkpoint it is resumed from.
+        path: The file, which is written anew.
         columns: Its header.
-        env_step: Where this training begins.
+        kept: The rows it begins with.
     """
 
-    def __init__(self, path: Path, columns: list[str], env_step: int) -> None:
-        kept: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = csv.DictReader(file)
-                kept = [row for row in rows if int(row["env_step"]) <= env_step]
-        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+    def __init__(
+        self, path: Path, columns: list[str], kept: list[dict[str, str]]
+    ) -> None:
+        content = io.StringIO()
+        writer = csv.DictWriter(content, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        replace_text(path, content.getvalue())
+        self._file: TextIO = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore")
-        self._writer.writeheader()
-        self.write(kept)
 
     def write(self, rows: Any) -> None:
         """Writes rows, and hands them to the operating system."""
         self._writer.writerows(rows)
         self._file.flush()
 
+    def sync(self) -> None:
+        """Waits until they are on the disk."""
+        sync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
-def _tensorboard_writer(run_dir: Path) -> Any:
+def _rows_until(path: Path, env_step: int) -> list[dict[str, str]]:
+    """Reads the rows of a CSV file that belong to a run as it was at `env_step`.
+
+    The run that wrote the others went on past the checkpoint it is resumed from.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = path.read_text(encoding="utf-8")
+        # A killed run may have left a part of its last line.
+        whole = io.StringIO(content[: content.rfind("\n") + 1])
+        return [
+            row for row in csv.DictReader(whole) if int(row["env_step"]) <= env_step
+        ]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from None
+
+
+def _tensorboard_writer(run_dir: Path, env_step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
@@ -277,4 +341,5 @@ def _tensorboard_writer(run_dir: Path) -> Any:
             "train_cfg.tensorboard needs TensorBoard's writer: "
             'pip install "kitae-core[tensorboard]"'
         ) from None
-    return SummaryWriter(str(run_dir / "tensorboard"))
+    # What an interrupted run wrote after this step is not shown.
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=env_step + 1)

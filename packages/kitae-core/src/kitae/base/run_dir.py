@@ -1,9 +1,15 @@
-"""The directory of a run, and what is written into it first."""
+"""The directory of a run: whose it is, and what is written into it first."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kitae.config import AlgoConfig
 from kitae.config.serial import config_to_json
+
+CONFIG = "config.json"
 
 
 def runs_root() -> Path:
@@ -28,9 +34,39 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
         try:
             # Who makes this file has the directory: of two runs at the same moment one.
             # The directory itself may be there before, for the videos of environments.
-            with (run_dir / "config.json").open("x", encoding="utf-8") as file:
+            with (run_dir / CONFIG).open("x", encoding="utf-8") as file:
                 file.write(content)
             return run_dir
         except FileExistsError:
             copy += 1
             run_dir = wanted.with_name(f"{wanted.name}-{copy}")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keeps every other process from writing into a run's directory.
+
+    The operating system gives the lock back when a process ends, however it ends.
+
+    Raises:
+        RuntimeError: Another has it.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(
+            f"{run_dir} is being written by another training: wait until it ends, or "
+            "take another run_name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def replace_text(path: Path, content: str) -> None:
+    """Writes a file anew; whoever reads it sees the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(content, encoding="utf-8", newline="")
+    temporary.replace(path)

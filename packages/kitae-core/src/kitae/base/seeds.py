@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kitae.base.compiled import Chunk, Session, check, count, take_over
+from kitae.base.compiled import Chunk, Session, check, count, take_over, world
 from kitae.base.interrupts import held_back
 from kitae.base.programs import Programs, training_constants
 from kitae.base.pytrees import firm, n_bytes, owned
 from kitae.base.report import Report
+from kitae.base.run_dir import locked
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import EpisodeStatistics, History
 from kitae.envs.functional import JaxVectorEnv
@@ -71,10 +72,10 @@ class Group:
             Report(agent, statistics, n_env_steps, shown=shown and agent is agents[0])
             for agent, statistics in zip(agents, self.statistics, strict=True)
         ]
-        constants = [training_constants(agent) for agent in agents]
-        together = stacked(constants)._replace(
-            first_iteration=constants[0].first_iteration,
-            first_step=constants[0].first_step,
+        self._constants = [training_constants(agent) for agent in agents]
+        together = stacked(self._constants)._replace(
+            first_iteration=self._constants[0].first_iteration,
+            first_step=self._constants[0].first_step,
         )
         self._session = Session(
             agents[0],
@@ -103,6 +104,8 @@ class Group:
         for i, agent in enumerate(self.agents):
             mine = jax.tree.map(lambda leaf, i=i: leaf[i], self._session.carry)
             take_over(agent, mine)
+            agent._world = world(mine, self._constants[i], self.statistics[i])
+            self.reports[i].finish()
             history = self.statistics[i].history(agent.step, agent.updates)
             runs.append(SeedRun(agent.config.seed, agent, history))
         return runs
@@ -147,7 +150,8 @@ def train_seeds(
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         for group in groups:
-            for report in group.reports:
+            for one, report in zip(group.agents, group.reports, strict=True):
+                stack.enter_context(locked(one._own_run_dir()))
                 stack.enter_context(report)
         interrupt = stack.enter_context(held_back())
         while agents[0].step < n_env_steps:
@@ -156,7 +160,7 @@ def train_seeds(
             for group, chunk in zip(groups, chunks, strict=True):
                 group.account(chunk)
             interrupt.raise_if_pressed()
-    return [run for group in groups for run in group.results()]
+        return [run for group in groups for run in group.results()]
 
 
 def batch_of_seeds(state: Any, n_seeds: int) -> int:

@@ -47,6 +47,15 @@ class EpisodeStatistics:
         """Episodes that ended so far."""
         return len(self.returns)
 
+    @property
+    def unfinished(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths so far of the episodes that have not ended."""
+        return self._return, self._length
+
+    @unfinished.setter
+    def unfinished(self, values: tuple[np.ndarray, np.ndarray]) -> None:
+        self._return, self._length = (np.array(value) for value in values)
+
     def record(self, step: HostStep, env_steps: int) -> None:
         """Takes in one vector step.
 

@@ -60,7 +60,7 @@ def check_number(
     real = isinstance(value, Real) and not isinstance(value, bool)
     if (
         not real
-        or not math.isfinite(value)
+        or not _finite(value)
         or not low <= value <= high
         or (open_low and value == low)
         or (open_high and value == high)
@@ -71,6 +71,13 @@ def check_number(
             f"{name} must be a finite number in {left}{low}, {high}{right}, "
             f"got {value!r}"
         )
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 def check_flag(name: str, value: Any) -> None:

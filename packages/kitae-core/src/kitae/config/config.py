@@ -84,6 +84,13 @@ class TrainConfig:
             environments, at least 1.
         save_frequency: Environment steps between checkpoints, at least 1; or -1: only
             at the end.
+        keep_last: The newest checkpoints that are kept, at least 1; or -1: all.
+        keep_best: Whether the checkpoint with the best mean return of the last 100
+            training episodes is kept too.
+        reset_on_save: Whether environments that are not JAX functions are reset at
+            each checkpoint. Their state cannot be saved: with this, a run resumed from
+            a checkpoint is bit for bit the run that was never interrupted, at the price
+            of the episodes that are cut. JAX environments are saved and need it not.
         log_frequency: Environment steps between rows of the metrics, at least 1.
         tensorboard: Whether to write TensorBoard's files too; needs
             `pip install "kitae-core[tensorboard]"`.
@@ -98,18 +105,30 @@ class TrainConfig:
 
     n_env_steps: int
     save_frequency: int = -1
+    keep_last: int = 3
+    keep_best: bool = True
+    reset_on_save: bool = False
     log_frequency: int = 10_000
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         check_int("n_env_steps", self.n_env_steps, 1)
-        if self.save_frequency != -1 or isinstance(self.save_frequency, bool):
-            try:
-                check_int("save_frequency", self.save_frequency, 1)
-            except ValueError as error:
-                raise ValueError(f"{error} (-1: only at the end)") from None
+        _check_int_or("save_frequency", self.save_frequency, "only at the end")
+        _check_int_or("keep_last", self.keep_last, "all")
+        check_flag("keep_best", self.keep_best)
+        check_flag("reset_on_save", self.reset_on_save)
         check_int("log_frequency", self.log_frequency, 1)
         check_flag("tensorboard", self.tensorboard)
+
+
+def _check_int_or(name: str, value: Any, meaning: str) -> None:
+    """Refuses what is not an int of at least 1, or -1, which has a meaning."""
+    if value == -1 and not isinstance(value, bool):
+        return
+    try:
+        check_int(name, value, 1)
+    except ValueError as error:
+        raise ValueError(f"{error} (-1: {meaning})") from None
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,35 @@
-"""Configs as strict JSON: values only, never a class or a callable."""
+"""Configs as strict JSON, and back: values only, never a class or a callable."""
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
-from kitae.config.config import AlgoConfig
+from kitae.config.config import AlgoConfig, EnvConfig
+from kitae.config.spaces import space_from_json, space_to_json
+from kitae.config.typed import finite_or_name, place, read_dataclass, short
+
+MAX_SHOWN = 100
+ABSENT = object()
 
 
 def config_to_json(config: AlgoConfig) -> str:
     """Writes a config as JSON.
 
+    Fields that a dataclass does not take (`init=False`) are left out: it makes them
+    again.
+
+    Raises:
+        TypeError: A space cannot be written, as `space_to_json` says.
+        ValueError: A space is too large.
+
     Example:
         >>> from dataclasses import dataclass
+        >>> from gymnasium.spaces import Discrete
         >>> import kitae.config as cfg
         >>> @dataclass
         ... class Params:
@@ -25,9 +39,7 @@ def config_to_json(config: AlgoConfig) -> str:
         ...     algo_params=Params(),
         ...     update_cfg=cfg.UpdateConfig(),
         ...     train_cfg=cfg.TrainConfig(n_env_steps=100),
-        ...     env_cfg=cfg.EnvConfig(
-        ...         "Mine", spaces.Discrete(3), spaces.Discrete(2), n_envs=1
-        ...     ),
+        ...     env_cfg=cfg.EnvConfig("Mine", Discrete(3), Discrete(2), n_envs=1),
         ... )
         >>> json.loads(config_to_json(config))["algo_params"]
         {'gamma': 0.99}
@@ -42,6 +54,7 @@ def _plain(value: Any) -> Any:
         return {
             field.name: _plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
+            if field.init
         }
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -50,63 +63,144 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, float):
-        return _finite_or_name(value)
+        return finite_or_name(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     # A callable or another object is the caller's to pass again: its name tells which.
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def space_to_json(space: gym.Space) -> dict[str, Any]:
-    """Describes a space in plain values; infinities as `"inf"` and `"-inf"`.
+def strict_json(text: str | bytes) -> Any:
+    """Reads JSON of which every reader makes the same.
 
     Raises:
-        TypeError: The space is of a kind that is not known.
+        ValueError: It is not JSON or not UTF-8, an object has a key twice, a number
+            is NaN, infinite or too large for a float, or it is nested too deeply.
 
     Example:
-        >>> space_to_json(spaces.Box(-np.inf, 1.0, (2,)))["low"]
-        '-inf'
+        >>> strict_json('{"seed": 1, "seed": 2}')
+        Traceback (most recent call last):
+        ...
+        ValueError: not strict JSON: the key 'seed' is there twice
     """
-    match space:
-        case spaces.Box():
-            return {
-                "type": "Box",
-                "low": _bound(space.low),
-                "high": _bound(space.high),
-                "shape": list(space.shape),
-                "dtype": str(space.dtype),
-            }
-        case spaces.Discrete():
-            return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-        case spaces.MultiDiscrete():
-            return {
-                "type": "MultiDiscrete",
-                "nvec": space.nvec.tolist(),
-                "start": space.start.tolist(),
-            }
-        case spaces.MultiBinary():
-            return {"type": "MultiBinary", "shape": list(space.shape)}
-        case spaces.Dict():
-            parts = {name: space_to_json(part) for name, part in space.items()}
-            return {"type": "Dict", "spaces": parts}
-        case spaces.Tuple():
-            return {"type": "Tuple", "spaces": [space_to_json(p) for p in space]}
-    raise TypeError(f"{space!r} is of a kind of space that cannot be written as JSON")
+    try:
+        return json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        raise ValueError("not strict JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not strict JSON: {error}") from None
 
 
-def _bound(values: np.ndarray) -> Any:
-    """One number where all are equal, as for images; else nested lists."""
-    first = values.flat[0] if values.size else 0
-    if (values == first).all():
-        return _finite_or_name(first.item() if isinstance(first, np.generic) else first)
-    return _nested(values.tolist())
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = {}
+    for key, value in pairs:
+        if key in read:
+            raise ValueError(f"the key {short(key)} is there twice")
+        read[key] = value
+    return read
 
 
-def _nested(values: Any) -> Any:
-    if isinstance(values, list):
-        return [_nested(value) for value in values]
-    return _finite_or_name(values)
+def _finite(digits: str) -> float:
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"{short(digits)} is not finite")
+    return float(digits)
 
 
-def _finite_or_name(value: float) -> Any:
-    return value if np.isfinite(value) else str(float(value))
+def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
+    """Reads the config that `config_to_json` wrote.
+
+    `algo_params` are read by the annotations of their class, which may be of bool,
+    int, float, str, None, `Literal`, unions, `list[X]`, `tuple[X, ...]`,
+    `tuple[X, Y]`, `dict[str, X]` and dataclasses. JSON holds of a callable or another
+    object only the name, so a field that is annotated otherwise (`Callable`, `Any`, a
+    class) is refused wherever it is written, even if it has a default. (But None is
+    read where the annotation allows it.) Such a config is the caller's to build again
+    in code; `config_changes` then compares it with what was written.
+
+    Args:
+        text: What was written.
+        params_type: The dataclass of `algo_params`.
+
+    Returns:
+        The config. Fields that are not written have their defaults. Spaces are not
+        seeded.
+
+    Raises:
+        ValueError: It is not strict JSON, or a field is unknown, missing, of another
+            type or out of its range; the field's path is named.
+        TypeError: `params_type` is no dataclass.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Params:
+        ...     gamma: float = 0.99
+        >>> config_from_json('{"sed": 0}', Params)
+        Traceback (most recent call last):
+        ...
+        ValueError: sed is no field of AlgoConfig: did you mean seed?
+    """
+    if not (isinstance(params_type, type) and dataclasses.is_dataclass(params_type)):
+        raise TypeError(f"params_type must be a dataclass, got {params_type!r}")
+
+    def params(value: Any, name: str) -> Any:
+        return read_dataclass(params_type, value, name)
+
+    def env(value: Any, name: str) -> Any:
+        space = space_from_json
+        readers = {"observation_space": space, "action_space": space}
+        return read_dataclass(EnvConfig, value, name, readers)
+
+    try:
+        value = strict_json(text)
+    except ValueError as error:
+        raise ValueError(f"the config is {error}") from None
+    try:
+        readers = {"algo_params": params, "env_cfg": env}
+        return read_dataclass(AlgoConfig, value, "", readers)
+    except RecursionError:
+        raise ValueError("the config is nested too deeply") from None
+
+
+def config_changes(
+    old: AlgoConfig | dict[str, Any], new: AlgoConfig | dict[str, Any]
+) -> list[str]:
+    """Lists the fields in which two configs differ, in their order.
+
+    Compared is what `config_to_json` writes: callables by name.
+
+    Args:
+        old: A config, or what `strict_json` reads of one.
+        new: Likewise.
+
+    Returns:
+        One line for each field.
+
+    Example:
+        >>> old = {"seed": 0, "update_cfg": {"batch_size": 32}}
+        >>> config_changes(old, {"seed": 0, "update_cfg": {"batch_size": 64}})
+        ['update_cfg.batch_size: 32 -> 64']
+    """
+    return list(_changes(_plain(old), _plain(new), ""))
+
+
+def _changes(old: Any, new: Any, name: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            was, is_now = old.get(key, ABSENT), new.get(key, ABSENT)
+            yield from _changes(was, is_now, place(name, key))
+        if old.keys() != new.keys() or list(old) == list(new):
+            return
+        old, new = list(old), list(new)  # the parts of a Dict space in another order
+    if old != new:
+        yield f"{name or 'the config'}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is ABSENT else repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

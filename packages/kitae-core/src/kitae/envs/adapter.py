@@ -114,7 +114,7 @@ def family(
             f"{since[0]}.{since[1]} and later, which Kitae takes: {install}"
         )
     try:
-        return importlib.import_module(package)
+        return importlib.import_module(package)  # noqa: TID251 (ours, not read)
     except ImportError as error:
         raise ImportError(
             f"{package} cannot be imported ({error}): {install}"

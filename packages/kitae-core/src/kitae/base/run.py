@@ -1,0 +1,102 @@
+"""One call of `train`: its run's directory, report, checkpoints and interrupts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import jax
+
+from kitae.base import checkpoint
+from kitae.base.interrupts import Interrupt, held_back
+from kitae.base.report import Report, Silent
+from kitae.base.run_dir import CONFIG, locked, replace_text
+from kitae.base.saving import Saver
+from kitae.base.statistics import EpisodeStatistics
+from kitae.config.schedule import crossed
+from kitae.config.serial import config_to_json
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+
+class Run:
+    """What a driver tells of its steps, and which is asked what follows from them.
+
+    Args:
+        agent: Who trains.
+        report: What is shown and written of it.
+        saver: Writes its checkpoints.
+        interrupt: Whether it is to end early.
+    """
+
+    def __init__(
+        self, agent: "BaseAgent", report: Report, saver: Saver, interrupt: Interrupt
+    ) -> None:
+        self.report = report
+        self._agent = agent
+        self._saver = saver
+        self._interrupt = interrupt
+        self._saved_at = -1
+
+    def after_step(self, before: int) -> bool:
+        """Takes note of steps since `before`; returns whether a checkpoint was due.
+
+        Raises:
+            FloatingPointError: A value to be written or saved is not finite.
+            OSError: A checkpoint could not be written.
+            KeyboardInterrupt: Ctrl-C was pressed; the agent was saved first.
+            SystemExit: SIGTERM came; the agent was saved first.
+        """
+        agent, frequency = self._agent, self._agent.config.train_cfg.save_frequency
+        self.report.after_step(before, agent.step)
+        self._saver.check()
+        due = frequency > 0 and crossed(before, agent.step, frequency)
+        # One of several processes cannot save alone.
+        ends = self._interrupt.signal is not None and jax.process_count() == 1
+        if due or ends:
+            self._save(wait=ends)
+        self._interrupt.raise_if_pressed()
+        return due
+
+    def finish(self) -> None:
+        """Writes the last row of the metrics and the last checkpoint."""
+        self.report.finish()
+        if self._saved_at != self._agent.step:
+            self._save(wait=True)
+
+    def _save(self, wait: bool) -> None:
+        self._agent._told = self.report.told()
+        self._saver.save(self._agent, wait=wait)
+        self._saved_at = self._agent.step
+
+
+@contextmanager
+def running(
+    agent: "BaseAgent", statistics: EpisodeStatistics, until: int
+) -> Iterator[Run]:
+    """Opens the agent's run directory for the training in the body.
+
+    Args:
+        agent: Who trains.
+        statistics: The episodes of this training.
+        until: Environment steps at which it ends.
+
+    Raises:
+        RuntimeError: Another process trains in this directory.
+    """
+    train_cfg = agent.config.train_cfg
+    keep = train_cfg.keep_last, train_cfg.keep_best
+    if jax.process_index() != 0:
+        with Saver(None, *keep) as saver, held_back() as interrupt:
+            yield Run(agent, Silent(agent, statistics, until), saver, interrupt)
+        return
+    run_dir = agent._own_run_dir()
+    with locked(run_dir):
+        checkpoint.clean(run_dir)
+        replace_text(run_dir / CONFIG, config_to_json(agent.config))
+        with (
+            Saver(run_dir, *keep) as saver,
+            Report(agent, statistics, until) as report,
+            held_back() as interrupt,
+        ):
+            yield Run(agent, report, saver, interrupt)

@@ -1,0 +1,281 @@
+"""What of an agent is saved, when, and how it is taken over again."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from kitae.base import checkpoint
+from kitae.base.memory import host_bytes
+from kitae.base.pytrees import addressable, n_bytes
+from kitae.config import check_int
+from kitae.config.serial import config_changes, config_to_json, strict_json
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+STATE, MEMORY, KEYS, WORLD = "state", "memory", "keys", "world"
+FIXED = "env_cfg."
+
+
+class World(NamedTuple):
+    """Where a training on environments that are JAX functions is.
+
+    Attributes:
+        env: The environments' states.
+        acted: What comes next: chosen already.
+        constants: See `kitae.base.programs.Constants`.
+        unfinished: Returns and lengths so far of the episodes that have not ended,
+            each `[n_envs]`.
+    """
+
+    env: Any
+    acted: Any
+    constants: Any
+    unfinished: Any
+
+
+def parts_of(agent: "BaseAgent") -> dict[str, Any]:
+    """Returns the pytrees that are all an agent goes on from, by name.
+
+    Of several processes each must call it, and gets all of it.
+    """
+    agent._prepare()
+    agent._take_in(update=False)
+    parts = {
+        STATE: agent.state,
+        MEMORY: agent.memory,
+        KEYS: {"interact": agent.interact_key, "learn": agent.learn_key},
+    }
+    if agent._world is not None:
+        parts[WORLD] = agent._world
+    return addressable(parts)
+
+
+def facts_of(agent: "BaseAgent") -> dict[str, Any]:
+    """Returns the plain values that belong to them."""
+    return {
+        "agent": type(agent).__name__,
+        "config": strict_json(config_to_json(agent.config)),
+        "step": agent.step,
+        "iteration": agent.iteration,
+        "updates": agent.updates,
+        "rows": agent.rows.tolist(),
+        "row": agent._row_kind(),
+        **agent._told,
+    }
+
+
+def check_finite(state: checkpoint.Arrays) -> None:
+    """Refuses to save a state that training has spoilt.
+
+    Raises:
+        FloatingPointError: A parameter is NaN or infinite, or anything else is NaN.
+    """
+    for path, array in state.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        # An optimizer may begin with an infinity; a parameter is never one.
+        bad = ~np.isfinite(array) if "params" in path else np.isnan(array)
+        if bad.any():
+            raise FloatingPointError(
+                f"state{path} has {int(bad.sum())} values that are not finite; it was "
+                "not saved. A smaller learning_rate or max_grad_norm may help"
+            )
+
+
+def check_same_algorithm(agent_type: type, saved: checkpoint.Saved) -> None:
+    """Refuses a checkpoint of an agent of another class.
+
+    Raises:
+        ValueError: It is one; the classes are named.
+    """
+    if saved.facts["agent"] != agent_type.__name__:
+        raise ValueError(
+            f"{saved.path} is of a {saved.facts['agent']}, which a "
+            f"{agent_type.__name__} cannot go on from"
+        )
+
+
+def config_changes_of(agent: "BaseAgent", saved: checkpoint.Saved) -> list[str]:
+    """Returns what an agent's config has otherwise than a checkpoint's, by field.
+
+    Raises:
+        ValueError: It is another algorithm's, or its environments are others.
+    """
+    check_same_algorithm(type(agent), saved)
+    changes = config_changes(saved.facts["config"], agent.config)
+    fixed = [line for line in changes if line.startswith(FIXED)]
+    if fixed:
+        raise ValueError(
+            f"{saved.path} is of other environments, which a resumed run cannot "
+            "change:\n  " + "\n  ".join(fixed)
+        )
+    return changes
+
+
+def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
+    """Gives an agent everything that is saved; one that is refused changes nothing."""
+    facts = saved.facts
+    if list(facts["row"].items()) != list(agent._row_kind().items()):
+        raise ValueError(
+            f"{saved.path} holds rows of {facts['row']}, the agent stores "
+            f"{agent._row_kind()}"
+        )
+    keys = {"interact": agent.interact_key, "learn": agent.learn_key}
+    state = saved.tree(STATE, agent.state)
+    memory = saved.tree(MEMORY, agent._memory_spec())
+    keys = saved.tree(KEYS, keys)
+    agent.state, agent.memory = state, memory
+    agent.interact_key, agent.learn_key = keys["interact"], keys["learn"]
+    take_over_facts(agent, facts)
+    agent._pending = agent._unread = None
+
+
+def take_over_facts(agent: "BaseAgent", facts: dict[str, Any]) -> None:
+    """Gives an agent the counters that are saved."""
+    agent.step, agent.iteration = facts["step"], facts["iteration"]
+    agent.updates, agent.rows = facts["updates"], np.array(facts["rows"])
+    agent._told = {name: facts[name] for name in agent._told}
+
+
+class Saver:
+    """Writes the checkpoints of a training, while it goes on.
+
+    What is saved is copied; a thread writes the copy. Where a copy would take more
+    than a quarter of the memory that is left, the training waits instead. An error in
+    the thread is raised at the training's next step.
+
+    Args:
+        run_dir: The run's directory. None: nothing is written, since another process
+            does.
+        keep_last: The newest checkpoints that are kept; -1: all.
+        keep_best: Whether the best one is kept too.
+    """
+
+    def __init__(self, run_dir: Path | None, keep_last: int, keep_best: bool) -> None:
+        self._run_dir = run_dir
+        self._keep_last = keep_last
+        self._keep_best = keep_best
+        self._scores: dict[int, float | None] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="kitae-save")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self.wait()
+        elif self._writing is not None and self._writing.exception() is not None:
+            error.add_note(f"Besides: {self._writing.exception()}")
+
+    def save(self, agent: "BaseAgent", *, wait: bool = False) -> None:
+        """Saves an agent as it is now; of several processes each must call it.
+
+        Args:
+            agent: Whose training it is.
+            wait: Whether to wait until it is on the disk.
+
+        Raises:
+            FloatingPointError: The agent's state is spoilt.
+            OSError: This one, or the one before it, could not be written.
+        """
+        self.wait()
+        parts = parts_of(agent)
+        if self._run_dir is None:
+            return
+        wait = wait or n_bytes(parts) > host_bytes() / 4
+        arrays = {
+            name: checkpoint.host_arrays(part, copy=not wait)
+            for name, part in parts.items()
+        }
+        check_finite(arrays[STATE])
+        self._writing = self._pool.submit(
+            self._write, agent.step, arrays, facts_of(agent)
+        )
+        if wait:
+            self.wait()
+
+    def check(self) -> None:
+        """Raises what went wrong since, and does not wait."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(
+        self, step: int, arrays: dict[str, checkpoint.Arrays], facts: dict[str, Any]
+    ) -> None:
+        assert self._run_dir is not None
+        checkpoint.write(self._run_dir, step, arrays, facts)
+        self._scores[step] = facts["score"]
+        self._rotate(self._run_dir)
+
+    def _rotate(self, run_dir: Path) -> None:
+        if self._keep_last == -1:
+            return
+        known = checkpoint.steps(run_dir)
+        kept = set(known[-self._keep_last :])
+        best = best_step({step: self._score(run_dir, step) for step in known})
+        if self._keep_best and best is not None:
+            kept.add(best)
+        for step in known:
+            if step not in kept:
+                checkpoint.remove(run_dir / "checkpoints" / str(step))
+
+    def _score(self, run_dir: Path, step: int) -> float | None:
+        if step not in self._scores:
+            self._scores[step] = score(run_dir, step)
+        return self._scores[step]
+
+
+def chosen(run_dir: Path, step: int | str) -> checkpoint.Saved:
+    """Reads the checkpoint of a step, or the `"last"` or the `"best"` one.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or `step` is none of these.
+    """
+    if step == "best":
+        known = checkpoint.steps(run_dir)
+        step = best_step({one: score(run_dir, one) for one in known}) or "last"
+    if step == "last":
+        return checkpoint.read(run_dir)
+    check_int("step", step, 0)
+    return checkpoint.read(run_dir, int(step))
+
+
+def score(run_dir: Path, step: int) -> float | None:
+    """Returns the mean training return a checkpoint was saved with; None: unknown."""
+    try:
+        return checkpoint.read(run_dir, step).facts["score"]
+    except (OSError, ValueError):  # one that is damaged is nobody's best
+        return None
+
+
+def best_step(scores: dict[int, float | None]) -> int | None:
+    """Returns the step with the highest score, of equal ones the last.
+
+    Example:
+        >>> best_step({10: 1.5, 20: 3.0, 30: 3.0, 40: None})
+        30
+    """
+    known = [(value, step) for step, value in scores.items() if value is not None]
+    return max(known)[1] if known else None
