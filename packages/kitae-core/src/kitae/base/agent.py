@@ -17,6 +17,7 @@ from kitae.base import checkpoint, saving
 from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
 from kitae.base.evaluation import evaluate
+from kitae.base.export import export
 from kitae.base.host import device_step, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.memory import available_bytes, readable
@@ -436,6 +437,29 @@ class BaseAgent(IAgent):
         if seed is not None:
             check_int("seed", seed, 0, MAX_SEED)
         return evaluate(self, env, n_episodes, seed)
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes `select_action` and its parameters, to be used without Kitae.
+
+        `folder` then holds `select_action.bin`, for any number of observations on CPU,
+        CUDA and TPU, `parameters.safetensors`, and `README.md`, which tells how they
+        are loaded with jax, numpy and safetensors alone. Needs
+        `pip install "kitae-core[export]"`.
+
+        Args:
+            folder: A new or an empty one. It is there when it is complete.
+
+        Returns:
+            The folder. Of several processes that train one agent, the first one writes
+            it.
+
+        Raises:
+            FileExistsError: `folder` is a file, or not empty.
+            TypeError: `select_action` cannot be compiled, or depends on how many
+                observations there are.
+            ImportError: The extra is not installed.
+        """
+        return export(self, Path(folder))
 
     def save(self) -> Path:
         """Writes a checkpoint of everything to the run's directory.
