@@ -127,7 +127,7 @@ def test_the_metadata_say_what_it_is(world):
             "shape": [1],
             "dtype": "float32",
         },
-        "action_space": {"type": "Discrete", "n": 2, "start": 0},
+        "action_space": DISCRETE,
         "env_steps": 20,
         "hidden_state": [],
     }
