@@ -55,7 +55,7 @@ def test_public_names():
             r"a finite number in \(0.0, inf\)",
             [0, -1.0, math.nan, math.inf],
         ),
-        ("learning_rate", "a finite number", [True, "0.1", None]),
+        ("learning_rate", "a finite number", [True, "0.1", None, 10**400]),
         ("learning_rate_annealing", "True or False", [1, None, "yes"]),
         (
             "max_grad_norm",
