@@ -290,7 +290,7 @@ def _flat(value: Any, shape: tuple[int, ...], name: str) -> Iterator[tuple[str, 
     if not shape:
         yield name, value
         return
-    if type(value) is not list:
+    if type(value) is not list or len(value) != shape[0]:
         raise ValueError(
             f"{name} must be a list of length {shape[0]}, got {short(value)}"
         )
