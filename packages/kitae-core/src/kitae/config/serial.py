@@ -9,9 +9,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from kitae.config.config import AlgoConfig
-from kitae.config.spaces import space_to_json
-from kitae.config.typed import finite_or_name
+from kitae.config.config import AlgoConfig, EnvConfig
+from kitae.config.spaces import space_from_json, space_to_json
+from kitae.config.typed import finite_or_name, place, read_dataclass, short
+
+MAX_SHOWN = 100
+ABSENT = object()
 
 
 def config_to_json(config: AlgoConfig) -> str:
@@ -65,3 +68,139 @@ def _plain(value: Any) -> Any:
         return value
     # A callable or another object is the caller's to pass again: its name tells which.
     return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Reads JSON of which every reader makes the same.
+
+    Raises:
+        ValueError: It is not JSON or not UTF-8, an object has a key twice, a number
+            is NaN, infinite or too large for a float, or it is nested too deeply.
+
+    Example:
+        >>> strict_json('{"seed": 1, "seed": 2}')
+        Traceback (most recent call last):
+        ...
+        ValueError: not strict JSON: the key 'seed' is there twice
+    """
+    try:
+        return json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        raise ValueError("not strict JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not strict JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = {}
+    for key, value in pairs:
+        if key in read:
+            raise ValueError(f"the key {short(key)} is there twice")
+        read[key] = value
+    return read
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(float(digits)):
+        raise ValueError(f"{short(digits)} is not finite")
+    return float(digits)
+
+
+def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
+    """Reads the config that `config_to_json` wrote.
+
+    `algo_params` are read by the annotations of their class, which may be of bool,
+    int, float, str, None, `Literal`, unions, `list[X]`, `tuple[X, ...]`,
+    `tuple[X, Y]`, `dict[str, X]` and dataclasses. JSON holds of a callable or another
+    object only the name, so a field that is annotated otherwise (`Callable`, `Any`, a
+    class) is refused wherever it is written, even if it has a default. (But None is
+    read where the annotation allows it.) Such a config is the caller's to build again
+    in code; `config_changes` then compares it with what was written.
+
+    Args:
+        text: What was written.
+        params_type: The dataclass of `algo_params`.
+
+    Returns:
+        The config. Fields that are not written have their defaults. Spaces are not
+        seeded.
+
+    Raises:
+        ValueError: It is not strict JSON, or a field is unknown, missing, of another
+            type or out of its range; the field's path is named.
+        TypeError: `params_type` is no dataclass.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Params:
+        ...     gamma: float = 0.99
+        >>> config_from_json('{"sed": 0}', Params)
+        Traceback (most recent call last):
+        ...
+        ValueError: sed is no field of AlgoConfig: did you mean seed?
+    """
+    if not (isinstance(params_type, type) and dataclasses.is_dataclass(params_type)):
+        raise TypeError(f"params_type must be a dataclass, got {params_type!r}")
+
+    def params(value: Any, name: str) -> Any:
+        return read_dataclass(params_type, value, name)
+
+    def env(value: Any, name: str) -> Any:
+        space = space_from_json
+        readers = {"observation_space": space, "action_space": space}
+        return read_dataclass(EnvConfig, value, name, readers)
+
+    try:
+        value = strict_json(text)
+    except ValueError as error:
+        raise ValueError(f"the config is {error}") from None
+    try:
+        readers = {"algo_params": params, "env_cfg": env}
+        return read_dataclass(AlgoConfig, value, "", readers)
+    except RecursionError:
+        raise ValueError("the config is nested too deeply") from None
+
+
+def config_changes(
+    old: AlgoConfig | dict[str, Any], new: AlgoConfig | dict[str, Any]
+) -> list[str]:
+    """Lists the fields in which two configs differ, in their order.
+
+    Compared is what `config_to_json` writes: callables by name.
+
+    Args:
+        old: A config, or what `strict_json` reads of one.
+        new: Likewise.
+
+    Returns:
+        One line for each field.
+
+    Example:
+        >>> old = {"seed": 0, "update_cfg": {"batch_size": 32}}
+        >>> config_changes(old, {"seed": 0, "update_cfg": {"batch_size": 64}})
+        ['update_cfg.batch_size: 32 -> 64']
+    """
+    return list(_changes(_plain(old), _plain(new), ""))
+
+
+def _changes(old: Any, new: Any, name: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            was, is_now = old.get(key, ABSENT), new.get(key, ABSENT)
+            yield from _changes(was, is_now, place(name, key))
+        if old.keys() != new.keys() or list(old) == list(new):
+            return
+        old, new = list(old), list(new)  # the parts of a Dict space in another order
+    if old != new:
+        yield f"{name or 'the config'}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is ABSENT else repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
