@@ -127,7 +127,7 @@ def test_the_metadata_say_what_it_is(world):
             "shape": [1],
             "dtype": "float32",
         },
-        "action_space": DISCRETE,
+        "action_space": {"type": "Discrete", "n": 2, "start": 0, "dtype": "int64"},
         "env_steps": 20,
         "hidden_state": [],
     }
