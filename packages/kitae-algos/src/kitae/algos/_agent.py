@@ -14,6 +14,7 @@ import kitae.config as cfg
 from kitae.algos._shared import uniform
 from kitae.base import OffPolicyAgent, OnPolicyAgent
 from kitae.buffer import Experience, Replay
+from kitae.types import ExploreFn
 
 Factories = tuple[
     Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]
@@ -29,13 +30,13 @@ class EpsilonGreedy:
             `process_experience_factory` and `update_step_factory`.
     """
 
-    params_type: ClassVar[type]
+    params_type: ClassVar[type | None]
     factories: ClassVar[Factories]
 
     config: cfg.AlgoConfig
     state: Any
     step: int
-    explore_fn: Callable[..., tuple[jax.Array, jax.Array]]
+    explore_fn: ExploreFn
     interact_keys: Callable[[Any], Any]
 
     def exploration(self, step: jax.Array | int) -> jax.Array:
@@ -61,13 +62,15 @@ class EpsilonGreedy:
         return self.explore_fn(self.state.qvalue, key, observation, exploration=0.0)
 
 
-def checked_params(config: cfg.AlgoConfig, params_type: type) -> cfg.AlgoConfig:
+def checked_params(
+    config: cfg.AlgoConfig, params_type: type | None
+) -> cfg.AlgoConfig:
     """Returns the config, if its `algo_params` are of the agent's class.
 
     Raises:
         TypeError: They are not.
     """
-    if not isinstance(config.algo_params, params_type):
+    if params_type and not isinstance(config.algo_params, params_type):
         raise TypeError(
             f"algo_params must be a {params_type.__name__}, got {config.algo_params!r}"
         )
@@ -107,7 +110,7 @@ class OffPolicyValueAgent(EpsilonGreedy, OffPolicyAgent):
             preprocess_fn=preprocess_fn,
             tabulate=tabulate,
             experience_type=Experience,
-            replay_factory=self.make_replay,
+            replay_factory=type(self).make_replay,
         )
 
 

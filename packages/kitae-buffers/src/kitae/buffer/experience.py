@@ -35,9 +35,9 @@ class Experience(NamedTuple):
 
     observation: Any
     action: Any
-    reward: jax.Array | float
-    done: jax.Array | bool
+    reward: jax.Array
+    done: jax.Array
     next_observation: Any
-    log_prob: jax.Array | float
+    log_prob: jax.Array
     truncated: jax.Array | bool = False
     hidden_state: Any = None

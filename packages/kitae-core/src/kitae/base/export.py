@@ -32,7 +32,7 @@ import numpy as np
 from kitae.base.host import device_step
 from kitae.base.pytrees import addressable, firm
 from kitae.base.tracing import explained
-from kitae.config.serial import space_to_json
+from kitae.config.spaces import space_to_json
 from kitae.envs.checks import checked_observation, from_start
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
         ValueError: n_envs must be an int of at least 1, got 0
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not whole or int(value) < low or (high is not None and int(value) > high):
         allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be an int {allowed}, got {value!r}")
 
@@ -61,7 +61,7 @@ def check_number(
     if (
         not real
         or not _finite(value)
-        or not low <= value <= high
+        or not low <= float(value) <= high
         or (open_low and value == low)
         or (open_high and value == high)
     ):

@@ -20,15 +20,13 @@ Observation: TypeAlias = Any
 Info: TypeAlias = dict[str, jax.Array]
 """Names to scalars: what one update has to tell."""
 
-ExploreFn: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
-"""`(state, key, observations, **kwargs) -> (actions, log_probs)`."""
+ExploreFn: TypeAlias = Callable[..., tuple[Any, ...]]
+"""`(state, key, observations, **kwargs) -> (actions, log_probs)`, or more."""
 
 ProcessExperienceFn: TypeAlias = Callable[[State, jax.Array, Any], tuple[Any, ...]]
 """`(state, key, experience) -> tuple of arrays`."""
 
-UpdateStepFn: TypeAlias = Callable[
-    [State, jax.Array, tuple[Any, ...]], tuple[State, Info]
-]
+UpdateStepFn: TypeAlias = Callable[[State, jax.Array, Any], tuple[State, Info]]
 """`(state, key, processed experience) -> (state, info)`."""
 
 __all__ = [
