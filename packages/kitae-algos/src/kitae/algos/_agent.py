@@ -62,9 +62,7 @@ class EpsilonGreedy:
         return self.explore_fn(self.state.qvalue, key, observation, exploration=0.0)
 
 
-def checked_params(
-    config: cfg.AlgoConfig, params_type: type | None
-) -> cfg.AlgoConfig:
+def checked_params(config: cfg.AlgoConfig, params_type: type | None) -> cfg.AlgoConfig:
     """Returns the config, if its `algo_params` are of the agent's class.
 
     Raises:

@@ -101,9 +101,7 @@ def action_chooser(
     return choose
 
 
-def importance_exponent(
-    config: cfg.AlgoConfig, update: jax.Array | int
-) -> jax.Array:
+def importance_exponent(config: cfg.AlgoConfig, update: jax.Array | int) -> jax.Array:
     """Returns β after `update` gradient updates: it rises linearly to 1 at the last.
 
     Schaul et al. ("Prioritized experience replay", 2016), section 3.4.
