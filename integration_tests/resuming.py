@@ -1,7 +1,7 @@
 """A training in a process of its own: `resuming.py <agent> <driver> <call> <until>`.
 
-The call is `train`, or `resume`; or `go-on`, which resumes where there is a checkpoint
-and trains from the start where there is none; or `both`, which trains `through` to the
+The call is `train`, or `resume`; or `go-on`, which resumes the run if it was begun and
+trains from the start if not; or `both`, which trains `through` to the
 end and then `run` as far as is asked.
 """
 
@@ -11,7 +11,6 @@ import jax
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams, Rainbow, RainbowParams
-from kitae.base import checkpoint
 from kitae.base.run_dir import runs_root
 from kitae.envs.make import make_vec_env
 
@@ -21,11 +20,11 @@ AGENTS = {
     "rainbow": (Rainbow, RainbowParams(**ACTING, n_atoms=11, v_min=0.0, v_max=50.0)),
 }
 TASKS = {"host": "CartPole-v1", "compiled": "phys2d/CartPole-v1"}
-N_ENV_STEPS = 1_200
+N_ENV_STEPS = 4_000
 
 
 def make(agent, driver, run_name="run", **train):
-    """Makes an agent that saves at every 200 of 1,200 steps, and its environments."""
+    """Makes an agent that saves at every 200 steps, and its environments."""
     agent_type, params = AGENTS[agent]
     env = make_vec_env(TASKS[driver], 4)
     config = cfg.AlgoConfig(
@@ -56,8 +55,8 @@ def main():
         make(name, driver, "through")[0].train(env, N_ENV_STEPS)
         call = "train"
     if call == "go-on":
-        known = checkpoint.steps(runs_root() / agent.run_name)
-        call = "resume" if known else "train"
+        begun = (runs_root() / agent.run_name / "config.json").exists()
+        call = "resume" if begun else "train"
     print("begins", flush=True)
     getattr(agent, call)(env, int(until))
     print(f"ends at {agent.step}")

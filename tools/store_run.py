@@ -1,6 +1,6 @@
 """Stores a small run, by which later versions prove that they read this one's files.
 
-    hatch run python tools/store_run.py packages/kitae-algos/tests/runs/format-1
+    hatch run python tools/store_run.py packages/kitae-algos/tests/stored_runs/format-1
 
 To be used once for each format of checkpoints (`kitae.base.checkpoint.FORMAT`).
 """

@@ -62,7 +62,7 @@ def test_a_run_is_resumed(monkeypatch, capsys):
     assert re.search(r"Trained for (29[7-9]|30\d) environment steps", out)
     with pytest.raises(SystemExit):
         run(monkeypatch, "train", "dqn", *SHORT, "--run-name", "never", "--resume")
-    assert "runs/never/checkpoints holds no checkpoint" in capsys.readouterr().err
+    assert "there is no run in runs/never" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_is_told_how_to_go_on(monkeypatch, capsys):

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
 
-from kitae.base import OnPolicyAgent
+from kitae.base import OnPolicyAgent, checkpoint
 from kitae.base.host import train_on_host
 from kitae.base.seeds import batch_of_seeds
 from kitae.base.statistics import EpisodeStatistics
@@ -229,6 +229,12 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+    # Where nothing is left to do, nothing is changed.
+    before = checkpoint.read(again.run_dir)
+    done = walk_agent(world, env, n_env_steps=200)
+    assert done.resume(env, 150).env_steps == 0
+    done.save()
+    assert checkpoint.read(again.run_dir)._parts == before._parts
     # The episodes that were running at the checkpoint are counted whole.
     late = whole.episode_env_step > 99
     np.testing.assert_array_equal(history.episode_length, whole.episode_length[late])

@@ -132,6 +132,17 @@ def test_the_newest_checkpoints_and_the_best_are_kept(world):
     assert steps(newest) == [50]
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(world):
+    env = world.count_envs()
+    world.make_agent(env, save_frequency=20).train(env, 40)
+    shutil.rmtree("runs/run/checkpoints")
+    again = world.make_agent(env, save_frequency=20)
+    assert again.resume(env, 60).env_steps == 60
+    assert [p.name for p in Path("runs").iterdir()] == ["run"]
+    rows = Path("runs/run/metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["env_step", "60"]
+
+
 def test_what_a_killed_save_left_is_removed_or_put_back(world):
     env = world.count_envs()
     agent = world.make_agent(env)

@@ -156,7 +156,7 @@ def test_rows_written_after_the_checkpoint_are_written_once(world):
 
 def test_resuming_nothing_says_so(world):
     agent = world.make_agent(world.count_envs(), "never")
-    with pytest.raises(FileNotFoundError, match=r"runs/never/checkpoints holds no"):
+    with pytest.raises(FileNotFoundError, match="there is no run in runs/never"):
         agent.resume(world.count_envs(), 100)
 
 

@@ -23,7 +23,7 @@ from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.memory import available_bytes, readable
 from kitae.base.programs import Programs
 from kitae.base.pytrees import n_bytes, owned, same_leaves
-from kitae.base.run_dir import locked, new_run_dir, runs_root
+from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
@@ -341,7 +341,8 @@ class BaseAgent(IAgent):
         checkpoint are dropped. Other environments are reset, since Gymnasium has no
         way to save one; with `train_cfg.reset_on_save` that makes no difference.
 
-        A config that is not the checkpoint's is told field by field, as a warning.
+        A config that is not the checkpoint's is told field by field, as a warning. A
+        run that ended before its first checkpoint begins anew.
 
         Args:
             env: As for `train`.
@@ -359,7 +360,10 @@ class BaseAgent(IAgent):
         """
         check_int("n_env_steps", n_env_steps, 1)
         run_dir = self.run_dir or runs_root() / self.run_name
-        saved = self._restored(run_dir, step)
+        saved = None
+        if self.step or step is not None or not only_begun(run_dir):
+            with locked(run_dir):  # another training would remove what is read
+                saved = self._restored(run_dir, step)
         self.run_dir = run_dir
         return self._train_until(env, n_env_steps, devices, saved)
 
@@ -568,7 +572,7 @@ class BaseAgent(IAgent):
                 f"{type(env).__name__}"
             )
         self._world = None
-        return train_on_host(self, env, n_env_steps)
+        return train_on_host(self, env, n_env_steps, saved)
 
     def _programs(self, env: Any, devices: Sequence[Any] | None) -> Programs | None:
         """Returns the programs for JAX environments, those of the last ones again."""

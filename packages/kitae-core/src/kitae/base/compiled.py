@@ -168,13 +168,14 @@ def train_compiled(
         like = World(env, acted, constants, statistics.unfinished)
         resumed = saved.tree(WORLD, like)
         constants, statistics.unfinished = resumed.constants, resumed.unfinished
+        agent._world = resumed
     else:
         agent._begin()
     pending = agent._pending or agent._no_rows
     session = Session(
         agent, programs, agent.state, agent.memory, pending, constants, resumed
     )
-    with running(agent, statistics, n_env_steps) as run:
+    with running(agent, statistics, n_env_steps, saved) as run:
         while agent.step < n_env_steps:
             chunk = session.advance(n_env_steps)
             take_over(agent, session.carry)

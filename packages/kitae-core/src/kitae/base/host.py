@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from kitae.base.checkpoint import Saved
 from kitae.base.run import running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
@@ -60,7 +61,10 @@ def check_n_envs(agent: "BaseAgent", n_envs: int) -> None:
 
 
 def train_on_host(
-    agent: "BaseAgent", env: VectorEnv | gym.Env, n_env_steps: int
+    agent: "BaseAgent",
+    env: VectorEnv | gym.Env,
+    n_env_steps: int,
+    saved: Saved | None,
 ) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 
@@ -73,6 +77,7 @@ def train_on_host(
         agent: Trained in place; it holds the newest state after every step.
         env: The environments, reset first and left open.
         n_env_steps: Where to stop.
+        saved: What a resumed training goes on from.
 
     Returns:
         What happened in this call.
@@ -94,7 +99,7 @@ def train_on_host(
         return host_env.reset(seed), *agent._nothing_remembered(n_envs)
 
     observation, hidden_state, first = start()
-    with running(agent, statistics, n_env_steps) as run:
+    with running(agent, statistics, n_env_steps, saved) as run:
         report = run.report
         while agent.step < n_env_steps:
             if not agent.learns_while_env_steps:

@@ -27,16 +27,22 @@ class Run:
         report: What is shown and written of it.
         saver: Writes its checkpoints.
         interrupt: Whether it is to end early.
+        saved_at: The environment step at which the agent was saved as it is.
     """
 
     def __init__(
-        self, agent: "BaseAgent", report: Report, saver: Saver, interrupt: Interrupt
+        self,
+        agent: "BaseAgent",
+        report: Report,
+        saver: Saver,
+        interrupt: Interrupt,
+        saved_at: int | None,
     ) -> None:
         self.report = report
         self._agent = agent
         self._saver = saver
         self._interrupt = interrupt
-        self._saved_at = -1
+        self._saved_at = saved_at
 
     def after_step(self, before: int) -> bool:
         """Takes note of steps since `before`; returns whether a checkpoint was due.
@@ -72,7 +78,10 @@ class Run:
 
 @contextmanager
 def running(
-    agent: "BaseAgent", statistics: EpisodeStatistics, until: int
+    agent: "BaseAgent",
+    statistics: EpisodeStatistics,
+    until: int,
+    saved: checkpoint.Saved | None,
 ) -> Iterator[Run]:
     """Opens the agent's run directory for the training in the body.
 
@@ -80,15 +89,18 @@ def running(
         agent: Who trains.
         statistics: The episodes of this training.
         until: Environment steps at which it ends.
+        saved: What it goes on from. None: it is no resumed one.
 
     Raises:
         RuntimeError: Another process trains in this directory.
     """
     train_cfg = agent.config.train_cfg
+    saved_at = None if saved is None else agent.step
     keep = train_cfg.keep_last, train_cfg.keep_best
     if jax.process_index() != 0:
         with Saver(None, *keep) as saver, held_back() as interrupt:
-            yield Run(agent, Silent(agent, statistics, until), saver, interrupt)
+            silent = Silent(agent, statistics, until)
+            yield Run(agent, silent, saver, interrupt, saved_at)
         return
     run_dir = agent._own_run_dir()
     with locked(run_dir):
@@ -99,4 +111,4 @@ def running(
             Report(agent, statistics, until) as report,
             held_back() as interrupt,
         ):
-            yield Run(agent, report, saver, interrupt)
+            yield Run(agent, report, saver, interrupt, saved_at)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kitae.base.checkpoint import steps
 from kitae.config import AlgoConfig
 from kitae.config.serial import config_to_json
 
@@ -42,6 +43,11 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
             run_dir = wanted.with_name(f"{wanted.name}-{copy}")
 
 
+def only_begun(run_dir: Path) -> bool:
+    """Whether a run was begun there that ended before its first checkpoint."""
+    return (run_dir / CONFIG).exists() and not steps(run_dir)
+
+
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Keeps every other process from writing into a run's directory.
@@ -49,8 +55,11 @@ def locked(run_dir: Path) -> Iterator[None]:
     The operating system gives the lock back when a process ends, however it ends.
 
     Raises:
+        FileNotFoundError: There is no such directory.
         RuntimeError: Another has it.
     """
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"there is no run in {run_dir}")
     lock = FileLock(run_dir / ".lock")
     try:
         lock.acquire(timeout=0)
