@@ -37,6 +37,13 @@ def test_public_names():
     ]
 
 
+def test_public_names_are_there_when_asked_for():
+    for name in kitae.envs.__all__:
+        assert getattr(kitae.envs, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"'kitae.envs' has no attribute 'no_env'"):
+        kitae.envs.no_env  # noqa: B018
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
