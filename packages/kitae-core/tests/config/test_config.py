@@ -96,6 +96,14 @@ def test_train_config_refuses_bad_values(field, bad):
         ({"task_name": ""}, ValueError, "task_name must be a name"),
         ({"n_envs": 0}, ValueError, "n_envs must be an int of at least 1, got 0"),
         ({"n_agents": 0}, ValueError, "n_agents must be an int of at least 1"),
+        *(
+            (
+                {"worker_timeout": bad},
+                ValueError,
+                rf"^worker_timeout must be a finite number in \(0.0, inf\), got {bad}",
+            )
+            for bad in (0, -1.0, math.nan, math.inf, True, None)
+        ),
         (
             {"observation_space": (4,)},
             TypeError,
@@ -186,6 +194,7 @@ def test_config_is_written_as_strict_json():
     text = config_to_json(config(env_cfg=replace(ENV, observation_space=space)))
     read = json.loads(text, parse_constant=pytest.fail)
     assert read["update_cfg"]["batch_size"] == 256
+    assert read["env_cfg"]["worker_timeout"] == 120.0
     parts = read["env_cfg"]["observation_space"]["spaces"]
     assert parts["image"] == {
         "type": "Box",

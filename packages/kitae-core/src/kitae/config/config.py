@@ -141,6 +141,9 @@ class EnvConfig:
         action_space: Of one environment.
         n_envs: Parallel environments, at least 1.
         n_agents: Agents in each environment, at least 1.
+        worker_timeout: Seconds to wait for what a step or a reset gives, above 0, of an
+            environment that has a process of its own (`vectorization_mode="async"`).
+            After them the training ends with an error.
 
     Raises:
         ValueError: A value is out of its range; the field is named.
@@ -157,6 +160,7 @@ class EnvConfig:
     action_space: Any
     n_envs: int
     n_agents: int = 1
+    worker_timeout: float = 120.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.task_name, str) or not self.task_name:
@@ -169,6 +173,7 @@ class EnvConfig:
                 )
         check_int("n_envs", self.n_envs, 1)
         check_int("n_agents", self.n_agents, 1)
+        check_number("worker_timeout", self.worker_timeout, 0.0, open_low=True)
 
 
 @dataclass(frozen=True)
