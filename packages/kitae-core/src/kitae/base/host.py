@@ -26,7 +26,7 @@ def checked_env(agent: "BaseAgent", env: VectorEnv | gym.Env) -> HostEnv:
     """
     vector_env = as_vector_env(env)
     check_spaces(agent, vector_env)
-    return HostEnv(vector_env)
+    return HostEnv(vector_env, agent.config.env_cfg.worker_timeout)
 
 
 def check_spaces(agent: "BaseAgent", env: VectorEnv) -> None:

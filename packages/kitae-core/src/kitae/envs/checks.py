@@ -100,6 +100,43 @@ def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> A
     return map_space(checked, raw, space)
 
 
+def check_member(raw: Any, space: gym.Space, name: str) -> None:
+    """Refuses the observation of one environment if it is not as the space says.
+
+    An element of a `Discrete` space may be an integer of any kind.
+
+    Args:
+        raw: The observation.
+        space: What it should be an element of; its bounds are not looked at.
+        name: What to call it.
+
+    Raises:
+        ValueError: A part is missing, or a shape or dtype is not the space's.
+
+    Example:
+        >>> check_member(np.zeros(4), Box(-1, 1, (4,)), "observation")
+        Traceback (most recent call last):
+        ...
+        ValueError: observation must be float32[4] as Box(-1.0, 1.0, (4,), float32) \
+says, got float64[4]
+    """
+
+    def check(raw: Any, space: gym.Space, name: str) -> None:
+        array = np.asarray(raw)
+        if array.dtype == space.dtype and array.shape == space.shape:
+            return
+        if isinstance(space, Discrete) and array.dtype.kind in "biu" and not array.ndim:
+            return
+        # Of a space without a shape there are no arrays.
+        if space.shape is not None:
+            raise ValueError(
+                f"{name} must be {space.dtype}{list(space.shape)} as {space} says, got "
+                f"{array.dtype}{list(array.shape)}"
+            )
+
+    map_space(check, raw, space, name)
+
+
 def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
     """Returns `reward` as float32 `[n_envs]`.
 

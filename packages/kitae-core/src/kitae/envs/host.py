@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from kitae.config import check_number
 from kitae.envs.checks import (
     check_fixed_size,
     checked_actions,
@@ -14,6 +15,7 @@ from kitae.envs.checks import (
     checked_reward,
     env_actions,
 )
+from kitae.envs.workers import worker_guard
 
 
 class HostStep(NamedTuple):
@@ -64,19 +66,31 @@ class HostEnv:
     does not fit the spaces, before it reaches an agent. Observations are copied, so
     an environment may use its own arrays again.
 
+    What happens in the processes of an `AsyncVectorEnv` is told by name, and within
+    `worker_timeout`: see `kitae.envs.workers.WorkerGuard`. After an error there the
+    processes are ended, and it is closed.
+
     Args:
         env: The environment; whoever passes it closes it.
+        worker_timeout: Seconds to wait for an answer of an environment that has a
+            process of its own, above 0.
 
     Raises:
-        ValueError: The environment does not say how it resets, or its observations
-            are no arrays of one shape.
+        ValueError: The environment does not say how it resets, its observations are
+            no arrays of one shape, or `worker_timeout` is out of range.
+
+    Warns:
+        RuntimeWarning: The processes were forked, and may wait for ever for a lock
+            that a thread of JAX held just then.
     """
 
-    def __init__(self, env: VectorEnv) -> None:
+    def __init__(self, env: VectorEnv, worker_timeout: float = 120.0) -> None:
+        check_number("worker_timeout", worker_timeout, 0.0, open_low=True)
         self.env = env
         self.n_envs = env.num_envs
         self._mode = _autoreset_mode(env)
         check_fixed_size(env.single_observation_space, "observation")
+        self._guard = worker_guard(env, worker_timeout)
         self._ended = np.zeros(self.n_envs, bool)
         self._steps = 0
 
@@ -88,10 +102,15 @@ class HostEnv:
 
         Returns:
             The observations to act on.
+
+        Raises:
+            ValueError: An observation is not what the space allows, or not finite.
+            RuntimeError: An environment's process died, or does not answer in time.
         """
         self._ended = np.zeros(self.n_envs, bool)
         self._steps = 0
-        observation, _ = self.env.reset(seed=self._seeds(seed))
+        with self._guard("at the reset"):
+            observation, _ = self.env.reset(seed=self._seeds(seed))
         return self._observation(observation)
 
     def step(self, actions: np.ndarray) -> HostStep:
@@ -103,13 +122,15 @@ class HostEnv:
         Raises:
             ValueError: An action, an observation or a reward is not what the spaces
                 allow, or not finite; environment and step are named.
+            RuntimeError: An environment's process died, or does not answer in time.
         """
         where = f"at vector step {self._steps}"
         space = self.env.single_action_space
         actions = checked_actions(actions, space, self.n_envs, where)
-        raw, reward, terminated, truncated, infos = self.env.step(
-            env_actions(actions, space)
-        )
+        with self._guard(where):
+            raw, reward, terminated, truncated, infos = self.env.step(
+                env_actions(actions, space)
+            )
         self._steps += 1
         observation = self._observation(raw)
         reward = checked_reward(reward, self.n_envs, where)
@@ -124,7 +145,8 @@ class HostEnv:
             if self._mode is AutoresetMode.SAME_STEP:
                 next_observation = self._with_final(observation, infos, ended)
             else:
-                raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
+                with self._guard(where):
+                    raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
                 observation = self._observation(raw)
         self._ended = ended
         return HostStep(

@@ -1,7 +1,9 @@
 """Making vector environments by the names that registries know."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from kitae.envs.functional import JaxVectorEnv, as_jax_env
 from kitae.envs.gymnax import make_gymnax
 from kitae.envs.jumanji import make_jumanji
 from kitae.envs.masks import ActionMask
+from kitae.envs.workers import CheckedEnv, checked_worker, workers_start
 
 VIDEO_EVERY = 100
 
@@ -33,6 +36,12 @@ def make_vec_env(
     **env_kwargs: Any,
 ) -> VectorEnv:
     """Makes `n_envs` copies of a registered environment, stepped together.
+
+    In `"sync"` and `"async"` mode an observation that has another shape or dtype than
+    the space says is refused (a `ValueError` of the `reset` or `step`), where
+    Gymnasium's vectors would cast it. In `"async"` mode, an environment whose process
+    dies, raises or does not answer for `env_cfg.worker_timeout` seconds ends the
+    training with an error that names it, and is closed with all the others.
 
     Args:
         env_id: As the registry of `backend` knows it; `"ALE/<game>-v5"` for Atari's
@@ -68,6 +77,7 @@ def make_vec_env(
             meets another mode than `"sync"`, the mode or the backend is unknown, the
             backend cannot do what is asked, or the environment is known to have no
             masks; if only its steps show that, the first `reset` raises.
+        RuntimeError: An environment cannot be made in its process.
         ImportError: The backend's package is missing or too old.
         gymnasium.error.Error: The environment is not registered.
 
@@ -125,19 +135,25 @@ def _gymnasium(
     if mode == "vector_entry_point" and is_atari(env_id):
         return make_atari(env_id, n_envs, **env_kwargs)
     vector_kwargs: dict[str, Any] = {}
+    wrappers = list(env_kwargs.pop("wrappers", ()))
     if mode != "vector_entry_point":
         # A step that is a transition everywhere wastes none, and keeps counts exact.
         vector_kwargs["autoreset_mode"] = AutoresetMode.SAME_STEP
+    if mode == "sync":
+        numbers = count()
+        wrappers.append(lambda env: CheckedEnv(env, next(numbers)))
     if mode == "async":
         # JAX has threads, and a forked process would hold their locks for ever.
-        vector_kwargs["context"] = "forkserver"
-    return gym.make_vec(
-        env_id,
-        num_envs=n_envs,
-        vectorization_mode=mode,
-        vector_kwargs=vector_kwargs,
-        **env_kwargs,
-    )
+        vector_kwargs |= {"context": "forkserver", "worker": checked_worker}
+    with workers_start() if mode == "async" else nullcontext():
+        return gym.make_vec(
+            env_id,
+            num_envs=n_envs,
+            vectorization_mode=mode,
+            vector_kwargs=vector_kwargs,
+            wrappers=wrappers,
+            **env_kwargs,
+        )
 
 
 def _maker(
@@ -188,7 +204,11 @@ def _filmed(
         return gym.make(env_id, **env_kwargs)
 
     makers: list[Callable[[], gym.Env]] = [first] + [other] * (n_envs - 1)
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    checked = [
+        lambda make=make, index=index: CheckedEnv(make(), index)
+        for index, make in enumerate(makers)
+    ]
+    return SyncVectorEnv(checked, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 class _Lent(SyncVectorEnv):
@@ -206,7 +226,7 @@ def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
 
     Args:
         env: What a user passed to `train` or `evaluate`. It stays the user's to
-            close.
+            close. A single one's observations must be as its space says.
 
     Raises:
         TypeError: `env` is neither.
@@ -219,7 +239,8 @@ def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
     if isinstance(env, VectorEnv):
         return env
     if isinstance(env, gym.Env):
-        return _Lent([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        one = CheckedEnv(env, index=0)
+        return _Lent([lambda: one], autoreset_mode=AutoresetMode.SAME_STEP)
     raise TypeError(
         "env must be a gymnasium.vector.VectorEnv or a gymnasium.Env, got "
         f"{type(env).__name__}: see kitae.envs.make.make_vec_env"
