@@ -1,6 +1,6 @@
 """Environments: making them, and stepping any of them the same way."""
 
-from importlib import import_module
+from importlib import import_module  # noqa: TID251 (of our own names)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
