@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-import jax
+# What a test computes takes a moment, what XLA would optimise of it most of a minute.
+# Set before JAX is imported, and for the processes that tests start.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import jax  # noqa: E402
 
 # Most of a small test's time is XLA compiling what another test, or the last run of
 # the suite, has compiled before.
