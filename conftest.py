@@ -7,7 +7,7 @@ from pathlib import Path
 # Set before JAX is imported, and for the processes that tests start.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import jax  # noqa: E402
+import jax
 
 # Most of a small test's time is XLA compiling what another test, or the last run of
 # the suite, has compiled before.
