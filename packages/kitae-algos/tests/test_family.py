@@ -45,6 +45,21 @@ def test_both_drivers_and_seeds_side_by_side_give_the_same_run(name):
     assert runs[0].history.episode_return.tolist() != history.episode_return.tolist()
 
 
+# Those with a rollout, in whose middle it is, and with a hidden state.
+@pytest.mark.parametrize("name", ["pqn", "r2d2"])
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(name):
+    env = make_vec_env("phys2d/CartPole-v1", 4)
+    make_agent(name, env, N_ENV_STEPS, "halves").train(env, 200)
+    halves = make_agent(name, env, N_ENV_STEPS, "halves")
+    halves.resume(env, N_ENV_STEPS)
+    whole = make_agent(name, env, N_ENV_STEPS)
+    whole.train(env, N_ENV_STEPS)
+    assert halves.updates == whole.updates > 0
+    mine, theirs = ((a.state, a.memory) for a in (halves, whole))
+    for a, b in zip(leaves(mine), leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 class Everything(gym.Env):
     """A Dict to see, two choices to make, some of which are not allowed.
 
