@@ -4,6 +4,7 @@ import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -276,7 +277,8 @@ class BaseAgent(IAgent):
             ValueError: The environment does not fit the config, or gives what its
                 spaces do not allow.
             FloatingPointError: An update gave a value that is not finite.
-            RuntimeError: Another process trains in this run's directory.
+            RuntimeError: Another process trains in this run's directory, or an
+                environment's process died or hangs.
             MemoryError: The replay does not fit.
             KeyboardInterrupt: Ctrl-C was pressed; what was trained is saved.
             SystemExit: SIGTERM came; what was trained is saved.
@@ -362,7 +364,9 @@ class BaseAgent(IAgent):
         run_dir = self.run_dir or runs_root() / self.run_name
         saved = None
         if self.step or step is not None or not only_begun(run_dir):
-            with locked(run_dir):  # another training would remove what is read
+            # Another training would remove what is read. Of several processes of this
+            # one, the first has the lock.
+            with locked(run_dir) if jax.process_index() == 0 else nullcontext():
                 saved = self._restored(run_dir, step)
         self.run_dir = run_dir
         return self._train_until(env, n_env_steps, devices, saved)
