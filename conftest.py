@@ -11,11 +11,14 @@ import jax
 
 # Most of a small test's time is XLA compiling what another test, or the last run of
 # the suite, has compiled before.
+CACHE = os.environ.get(
+    "KITAE_TEST_CACHE", Path(__file__).parent / ".pytest_cache" / "jax"
+)
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 jax.config.update(
     "jax_compilation_cache_dir",
     # One for each process that runs tests, so that none reads what another writes.
-    str(Path(__file__).parent / ".pytest_cache" / "jax" / WORKER),
+    str(Path(CACHE) / WORKER),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

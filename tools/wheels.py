@@ -12,7 +12,6 @@ import argparse
 import email
 import email.message
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from check_namespace import NAMESPACE, ROOT, Package, read_packages, siblings, sources
 from packaging.requirements import Requirement
+from trials import UV, Refused, new_environment, install, run, stem
 
 # Runs in the new environment. `-I` keeps PYTHONPATH and the current folder out of it.
 PROBE = """
@@ -35,21 +35,6 @@ for entry_point in metadata.distribution(name).entry_points:
 found = [distribution.metadata["Name"] for distribution in metadata.distributions()]
 print(json.dumps([sysconfig.get_path("purelib"), found]))
 """
-UV = (sys.executable, "-m", "uv")
-
-
-class Refused(Exception):
-    """A package is not fit to be published; the message says why."""
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """Runs a command and returns what it printed; Refused unless it exits with 0."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
-        shown = " ".join(str(part) for part in command[1:5])
-        tail = (done.stdout + done.stderr).strip().splitlines()[-25:]
-        raise Refused("\n".join([f"`{shown} …` exits with {done.returncode}", *tail]))
-    return done.stdout
 
 
 def needed(package: Package, packages: list[Package]) -> list[Package]:
@@ -61,11 +46,6 @@ def needed(package: Package, packages: list[Package]) -> list[Package]:
         if wider == names:
             return group
         names = wider
-
-
-def stem(package: Package) -> str:
-    """How the package's name begins its files, such as `kitae_core`."""
-    return package.name.replace("-", "_")
 
 
 def build(package: Package, dist: Path) -> Path:
@@ -195,13 +175,8 @@ def check_alone(
     Returns:
         What was done, in words.
     """
-    wheel, venv = wheels[package.name], folder / "venv"
-    run(*UV, "venv", "-q", "--clear", "--python", sys.executable, venv, cwd=folder)
-    python = venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    # Without the refresh, uv may take a sibling of the same version from its cache.
-    fresh = [f"--refresh-package={other.name}" for other in group]
-    pip = (*UV, "pip", "install", "--quiet", "--python", python, *fresh)
-    run(*pip, "--find-links", wheel.parent, wheel, cwd=folder)
+    wheel, python = wheels[package.name], new_environment(folder)
+    install(python, "--find-links", wheel.parent, wheel, cwd=folder)
     modules = modules_of(inspect(package, wheel))
     options = ("-I", "-W", "error::ImportWarning", "-X", f"pycache_prefix={folder}/pyc")
     printed = run(python, *options, "-c", PROBE, package.name, *modules, cwd=folder)

@@ -1,0 +1,122 @@
+"""Tests each package on the lowest versions of everything that it declares.
+
+    tools/hatch run lowest:test [--only kitae-core] [pytest's arguments]
+
+For each package: a new environment outside the tree gets its wheel, the lowest
+versions that it and its siblings allow of what is not ours, and of each sibling the
+lowest release that is allowed, or this tree's where there is none. Then its tests run
+there. All packages are tried, and one line each says on what they pass.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from check_namespace import ROOT, Package, read_packages
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from trials import (
+    Refused,
+    build_wheel,
+    install,
+    install_tests,
+    installed,
+    new_environment,
+    releases,
+    run_tests,
+    test_requirements,
+    tree_at,
+)
+from wheels import needed
+
+
+def declared(package: Package, extras: Collection[str] = ()) -> list[Requirement]:
+    """What a package requires, and with some of its extras."""
+    project = package.pyproject["project"]
+    lines = list(project.get("dependencies", []))
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def lowest(name: str, group: list[Package], folder: Path) -> tuple[Package, str]:
+    """A sibling in the lowest release that all of `group` allow, and what that is."""
+    allowed = SpecifierSet()
+    for requirement in itertools.chain(*map(declared, group)):
+        if requirement.name == name:
+            allowed &= requirement.specifier
+    for version, tag in releases(name).items():
+        if version in allowed:
+            tree = tree_at(tag, folder)
+            return next(p for p in read_packages(tree) if p.name == name), str(version)
+    return next(p for p in group if p.name == name), "HEAD, no release is allowed yet"
+
+
+def check(package: Package, packages: list[Package], folder: Path, *args: str) -> str:
+    """Runs a package's tests on its floors.
+
+    Args:
+        package: the package to try.
+        packages: all of the workspace.
+        folder: a folder outside the tree.
+        *args: further arguments of pytest.
+
+    Returns:
+        On what it passes, in words.
+
+    Raises:
+        Refused: the floors cannot be installed together, or a test fails on them.
+    """
+    group = needed(package, packages)
+    names = [other.name for other in group if other is not package]
+    chosen = {name: lowest(name, group, folder) for name in names}
+    chosen[package.name] = package, "HEAD"
+    tests = test_requirements(package.name)
+    extras = {requirement.name: requirement.extras for requirement in tests}
+    required = [r for n, (p, _) in chosen.items() for r in declared(p, extras.get(n, ()))]
+    others = [requirement for requirement in required if requirement.name not in chosen]
+    wheels = {name: build_wheel(p, folder) for name, (p, _) in chosen.items()}
+    python = new_environment(folder)
+    # What a wheel requires would not be direct.
+    direct = (*wheels.values(), *map(str, others))
+    install(python, "--resolution", "lowest-direct", *direct, cwd=folder)
+    there = installed(python, folder)
+    shown = [f"{name} {there[name]}" for name in dict.fromkeys(r.name for r in others)]
+    shown += [f"{name} {chosen[name][1]}" for name in names]
+    text = ", ".join(shown)
+    try:
+        install_tests(python, package.name, folder)
+        last = run_tests(python, package, folder, *args)
+    except Refused as error:
+        raise Refused(f"fails on {text}\n{error}") from error
+    return f"passes on {text}: {last}"
+
+
+def main() -> int:
+    """Runs the check from the command line."""
+    packages = read_packages(ROOT)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=[p.name for p in packages])
+    options, arguments = parser.parse_known_args()
+    start, red = time.perf_counter(), []
+    chosen = [p for p in packages if options.only in (None, p.name)]
+    with tempfile.TemporaryDirectory(prefix="kitae-lowest-") as folder:
+        for package in chosen:
+            try:
+                done = check(package, packages, Path(folder), *arguments)
+                print(f"{package.name}: {done}", flush=True)
+            except Refused as error:
+                print(f"{package.name}: {error}", file=sys.stderr, flush=True)
+                red.append(package.name)
+    seconds = time.perf_counter() - start
+    verdict = f"RED: {', '.join(red)}" if red else f"{len(chosen)} pass on their floors"
+    print(f"lowest: {verdict}, {seconds:.0f} s")
+    return int(bool(red))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

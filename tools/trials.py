@@ -1,0 +1,144 @@
+"""What is built and tried outside this tree: commands, environments, tests, releases."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+from check_namespace import NAMESPACE, ROOT, Package
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+UV = (sys.executable, "-m", "uv")
+# One for all environments of a run: byte code is kept by where a file lies.
+BYTE_CODE = "pyc"
+
+
+class Refused(Exception):
+    """A package is not fit to be published; the message says why."""
+
+
+def run(*command: str | Path, cwd: Path, **environ: str | Path) -> str:
+    """Runs a command and returns what it printed; Refused unless it exits with 0."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env = {**kept, **{name: str(value) for name, value in environ.items()}}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    if done.returncode:
+        shown = " ".join(str(part) for part in command[1:5])
+        tail = (done.stdout + done.stderr).strip().splitlines()[-25:]
+        raise Refused("\n".join([f"`{shown} …` exits with {done.returncode}", *tail]))
+    return done.stdout
+
+
+def stem(package: Package) -> str:
+    """How the package's name begins its files, such as `kitae_core`."""
+    return package.name.replace("-", "_")
+
+
+def build_wheel(package: Package, folder: Path) -> Path:
+    """Builds a package's wheel into a folder of its own and returns it."""
+    out = folder / package.name
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    run(*UV, "build", "-q", "--wheel", "--out-dir", out, package.path, cwd=out)
+    return next(out.glob("*.whl"))
+
+
+def new_environment(folder: Path) -> Path:
+    """Makes an empty virtual environment in a folder and returns its Python."""
+    venv = folder / "venv"
+    run(*UV, "venv", "-q", "--clear", "--python", sys.executable, venv, cwd=folder)
+    return venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+
+
+def install(python: Path, *arguments: str | Path, cwd: Path) -> None:
+    """Installs into an environment; further arguments are those of `uv pip install`."""
+    # Without the refresh, uv may take one of ours of the same version from its cache.
+    fresh = [f"--refresh-package={path.parent.name}" for path in ROOT.glob(OURS)]
+    run(*UV, "pip", "install", "-q", "--python", python, *fresh, *arguments, cwd=cwd)
+
+
+OURS = f"packages/{NAMESPACE}-*/pyproject.toml"
+
+
+def installed(python: Path, cwd: Path) -> dict[str, str]:
+    """The distributions of an environment and their versions."""
+    listed = run(*UV, "pip", "list", "--format=json", "--python", python, cwd=cwd)
+    return {entry["name"]: entry["version"] for entry in json.loads(listed)}
+
+
+def test_requirements(name: str) -> list[Requirement]:
+    """What a package's tests need, from the workspace's dependency group of its name."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = []
+    for entry in pyproject["dependency-groups"][name]:
+        if isinstance(entry, str):
+            found.append(Requirement(entry))
+        else:
+            found += test_requirements(entry["include-group"])
+    return found
+
+
+def install_tests(python: Path, name: str, cwd: Path) -> None:
+    """Installs what a package's tests need, and changes nothing that is there."""
+    there = cwd / "installed.txt"
+    pinned = [f"{name}=={version}" for name, version in installed(python, cwd).items()]
+    there.write_text("\n".join(pinned), encoding="utf-8")
+    needed = [r for r in test_requirements(name) if not r.name.startswith(NAMESPACE)]
+    install(python, "-c", there, *map(str, needed), cwd=cwd)
+
+
+def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str:
+    """Runs a package's tests in an environment, where no source of ours is in reach.
+
+    Args:
+        python: the environment's Python.
+        package: the package, whose tests are copied.
+        cwd: a folder outside the tree.
+        *arguments: further ones of pytest.
+
+    Returns:
+        pytest's last line.
+
+    Raises:
+        Refused: a test fails.
+    """
+    tree = cwd / "tests"
+    shutil.rmtree(tree, ignore_errors=True)
+    copied = tree / "packages" / package.name
+    skipped = shutil.ignore_patterns("__pycache__", "src")
+    shutil.copytree(package.path, copied, ignore=skipped)
+    for name in ("pyproject.toml", "conftest.py"):
+        shutil.copy(ROOT / name, tree)
+    pytest = (python, "-m", "pytest", "-q", "-n", "logical", "--dist", "worksteal")
+    printed = run(
+        *pytest,
+        copied / "tests",
+        *arguments,
+        cwd=tree,
+        PYTHONPYCACHEPREFIX=cwd / BYTE_CODE,
+        KITAE_TEST_CACHE=ROOT / ".pytest_cache" / "jax",
+    )
+    return printed.strip().splitlines()[-1].strip("= ")
+
+
+def releases(name: str) -> dict[Version, str]:
+    """The released versions of a package, the lowest first, and their git tags."""
+    prefix = f"{name}-v"
+    tags = run("git", "tag", "--list", f"{prefix}*", cwd=ROOT).split()
+    return {v: f"{prefix}{v}" for v in sorted(Version(t[len(prefix) :]) for t in tags)}
+
+
+def tree_at(tag: str, folder: Path) -> Path:
+    """Unpacks what the repository was at a tag into a folder, and returns its root."""
+    tree = folder / tag
+    if not tree.exists():
+        archive = folder / f"{tag}.tar"
+        run("git", "archive", "--output", archive, tag, cwd=ROOT)
+        with tarfile.open(archive) as packed:
+            packed.extractall(tree, filter="data")
+    return tree
