@@ -192,10 +192,11 @@ def release_all(planned: dict[str, Release]) -> None:
         for package in packages:
             current = package.name
             check(package, packages)
-            if package.name in planned:
-                wheel = build(package, ROOT / "dist")
-                inspect(package, wheel)
-                print(f"{package.name}: built {wheel.relative_to(ROOT)}", flush=True)
+        written = {package.name: package for package in packages}
+        for current in planned:
+            wheel = build(written[current], ROOT / "dist")
+            inspect(written[current], wheel)
+            print(f"{current}: built {wheel.relative_to(ROOT)}", flush=True)
         shown = ", ".join(f"{name} {r.version}" for name, r in planned.items())
         run("git", "add", "--all", cwd=ROOT)
         run("git", "commit", "--quiet", "-m", f"Release {shown}", cwd=ROOT)

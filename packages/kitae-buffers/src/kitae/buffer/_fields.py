@@ -45,7 +45,7 @@ def check_fields(row: Any, needed: tuple[str, ...]) -> None:
             f"row must be a NamedTuple or a dict with {', '.join(needed)}; "
             f"{missing[0]} is missing from {list(names) or type(row).__name__}"
         )
-    kinds = {"reward": jnp.floating, "done": jnp.bool_, "truncated": jnp.bool_}
+    kinds = {"reward": jnp.floating, "done": bool, "truncated": bool}
     for name in [name for name in kinds if name in names]:
         leaf, kind = field(row, name), kinds[name]
         is_scalar = getattr(leaf, "shape", None) == ()
