@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -234,9 +235,14 @@ PYPROJECT = """
 [project]
 name = "kitae-left"
 version = "0.3.0"
+description = "λ on the left."
 readme = "README.md"
 license = "Apache-2.0"
 license-files = ["LICENSE"]
+requires-python = ">=3.11"
+authors = [{ name = "The authors" }]
+keywords = ["left"]
+classifiers = ["Typing :: Typed"]
 dependencies = ["kitae-right>=0.1,<1", "jax>=0.7"]
 [project.optional-dependencies]
 video = ["moviepy>=2", "uvloop; os_name == 'nt' or os_name == 'os2'"]
@@ -244,6 +250,9 @@ video = ["moviepy>=2", "uvloop; os_name == 'nt' or os_name == 'os2'"]
 METADATA = """Metadata-Version: 2.4
 Name: kitae-left
 Version: 0.3.0
+Summary: λ on the left.
+Requires-Python: >=3.11
+Classifier: Typing :: Typed
 License-Expression: Apache-2.0
 License-File: LICENSE
 Requires-Dist: jax>=0.7
@@ -332,6 +341,9 @@ def test_a_wheel_without_the_licence_or_with_another_is_refused(wheels, left, tm
     [
         ("Version: 0.3.0", "Version: 0.2.0", "version is '0.2.0', not '0.3.0'"),
         ("Name: kitae-left", "Name: kitae-right", "name is 'kitae-right'"),
+        ("Summary: λ", "Summary: μ", "description is 'μ on the left.'"),
+        ("Requires-Python: >=3.11\n", "", "requires-python is None"),
+        ("Typing :: Typed", "Topic :: None", r"classifiers is \['Topic :: None'\]"),
         ("License-Expression: Apache-2.0\n", "", "license is None"),
         ("License-File: LICENSE\n", "", "license-files is None"),
         ("# λ", "", "readme is '', not '# λ'"),
@@ -349,6 +361,40 @@ def test_a_wheel_with_other_metadata_is_refused(
     files = {**SHIPPED, f"{INFO}/METADATA": changed}
     with pytest.raises(wheels.Refused, match=message):
         wheels.inspect(left, wheel(tmp_path, files))
+
+
+@pytest.mark.parametrize("field", ["description", "keywords", "authors"])
+def test_a_package_without_what_its_page_shows_is_refused(
+    wheels, left, tmp_path, field
+):
+    left.pyproject["project"].pop(field)
+    with pytest.raises(wheels.Refused, match=f"its pyproject has no {field}$"):
+        wheels.inspect(left, wheel(tmp_path, SHIPPED))
+
+
+SDIST = ["pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "tests/test_left.py"]
+SDIST += [f"src/{name}" for name in SHIPPED if INFO not in name]
+
+
+def sdist(folder, left, names):
+    path = folder / "kitae_left-0.3.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            archive.add(left.path / name, f"kitae_left-0.3.0/{name}")
+    return path
+
+
+@pytest.mark.parametrize("lacking", [None, *SDIST])
+def test_an_sdist_has_the_texts_the_sources_and_the_tests(
+    wheels, left, tmp_path, lacking
+):
+    write(left.path, {"CHANGELOG.md": "", "tests/test_left.py": ""})
+    built = sdist(tmp_path, left, [name for name in SDIST if name != lacking])
+    if lacking is None:
+        wheels.check_sdist(left, built)
+    else:
+        with pytest.raises(wheels.Refused, match=f"its sdist lacks {lacking}$"):
+            wheels.check_sdist(left, built)
 
 
 def test_two_wheels_that_share_a_file_are_refused(wheels):

@@ -72,25 +72,28 @@ def main() -> int:
     parser.add_argument("--only", choices=[p.name for p in packages])
     only = parser.parse_args().only
     start, verdicts = time.perf_counter(), []
+    tags = [
+        (package, version, tag)
+        for package in packages
+        for version, tag in releases(package.name).items()
+        if only in (None, package.name)
+    ]
+    if not tags:
+        print("compat: there is no release to try: no tag kitae-*-v*")
+        return 1
     with tempfile.TemporaryDirectory(prefix="kitae-compat-") as name:
         folder = Path(name)
         head = {p.name: build_wheel(p, folder / "HEAD") for p in packages}
-        for package in packages:
-            for version, tag in releases(package.name).items():
-                if only not in (None, package.name):
-                    continue
-                tree = read_packages(tree_at(tag, folder))
-                old = next(p for p in tree if p.name == package.name)
-                group = [old if p is package else p for p in packages]
-                wheels = {**head, old.name: build_wheel(old, folder / tag)}
-                verdict = attempt(group, wheels, folder)
-                print(f"{package.name} {version} with HEAD: {verdict}", flush=True)
-                verdicts.append(verdict)
+        for package, version, tag in tags:
+            tree = read_packages(tree_at(tag, folder))
+            old = next(other for other in tree if other.name == package.name)
+            group = [old if other is package else other for other in packages]
+            wheels = {**head, old.name: build_wheel(old, folder / "old")}
+            verdict = attempt(group, wheels, folder)
+            print(f"{package.name} {version} with HEAD: {verdict}", flush=True)
+            verdicts.append(verdict)
     broken = sum(verdict.startswith("BROKEN") for verdict in verdicts)
     seconds = time.perf_counter() - start
-    if not verdicts:
-        print("compat: there is no release to try: no tag kitae-*-v*")
-        return 1
     print(f"compat: {len(verdicts)} releases tried, {broken} broken, {seconds:.0f} s")
     return int(bool(broken))
 

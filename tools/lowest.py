@@ -13,15 +13,14 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Collection
 from pathlib import Path
 
-from check_namespace import ROOT, Package, read_packages
-from packaging.requirements import Requirement
+from check_namespace import ROOT, Package, normalized, read_packages
 from packaging.specifiers import SpecifierSet
 from trials import (
     Refused,
     build_wheel,
+    declared,
     install,
     install_tests,
     installed,
@@ -32,15 +31,6 @@ from trials import (
     tree_at,
 )
 from wheels import needed
-
-
-def declared(package: Package, extras: Collection[str] = ()) -> list[Requirement]:
-    """What a package requires, and with some of its extras."""
-    project = package.pyproject["project"]
-    lines = list(project.get("dependencies", []))
-    for extra in extras:
-        lines += project["optional-dependencies"][extra]
-    return [Requirement(line) for line in lines]
 
 
 def lowest(name: str, group: list[Package], folder: Path) -> tuple[Package, str]:
@@ -85,7 +75,8 @@ def check(package: Package, packages: list[Package], folder: Path, *args: str) -
     direct = (*wheels.values(), *map(str, others))
     install(python, "--resolution", "lowest-direct", *direct, cwd=folder)
     there = installed(python, folder)
-    shown = [f"{name} {there[name]}" for name in dict.fromkeys(r.name for r in others)]
+    named = dict.fromkeys(normalized(requirement.name) for requirement in others)
+    shown = [f"{name} {there[name]}" for name in named]
     shown += [f"{name} {chosen[name][1]}" for name in names]
     text = ", ".join(shown)
     try:

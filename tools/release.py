@@ -14,6 +14,7 @@ import argparse
 import re
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -22,7 +23,7 @@ from api import check_api, is_breaking
 from check_namespace import ROOT, Package, read_packages
 from packaging.requirements import Requirement
 from packaging.version import Version
-from trials import Refused, releases, run
+from trials import Refused, declared, releases, run
 from wheels import build, inspect, needed
 
 TYPES = ("breaking", "added", "changed", "fixed")
@@ -77,10 +78,9 @@ def bumped(last: Version, types: set[str]) -> Version:
     return Version(f"{major}.{minor}.{patch + 1}")
 
 
-def declared(package: Package, names: set[str]) -> list[Requirement]:
+def on_siblings(package: Package, names: Collection[str]) -> list[Requirement]:
     """What a package requires of the packages with these names."""
-    lines = map(Requirement, package.pyproject["project"].get("dependencies", []))
-    return [requirement for requirement in lines if requirement.name in names]
+    return [requirement for requirement in declared(package) if requirement.name in names]
 
 
 def plan(packages: list[Package], chosen: list[str]) -> dict[str, Release]:
@@ -96,7 +96,7 @@ def plan(packages: list[Package], chosen: list[str]) -> dict[str, Release]:
     planned: dict[str, Release] = {}
     for package in sorted(packages, key=lambda package: len(needed(package, packages))):
         floors = {}
-        for requirement in declared(package, set(planned)):
+        for requirement in on_siblings(package, planned):
             sibling = planned[requirement.name]
             new = sibling.version
             if sibling.breaks or new not in requirement.specifier:
@@ -175,7 +175,7 @@ def check(package: Package, packages: list[Package]) -> None:
     if not allowed:
         raise Refused("\n".join(lines))
     versions = {other.name: version_of(other) for other in packages}
-    for requirement in declared(package, set(versions)):
+    for requirement in on_siblings(package, versions):
         if (found := versions[requirement.name]) not in requirement.specifier:
             raise Refused(f"it requires {requirement}, and this tree has {found}")
 

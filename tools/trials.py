@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
-from check_namespace import NAMESPACE, ROOT, Package
+from check_namespace import NAMESPACE, ROOT, Package, normalized, read_packages
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -58,17 +59,14 @@ def new_environment(folder: Path) -> Path:
 def install(python: Path, *arguments: str | Path, cwd: Path) -> None:
     """Installs into an environment; further arguments are those of `uv pip install`."""
     # Without the refresh, uv may take one of ours of the same version from its cache.
-    fresh = [f"--refresh-package={path.parent.name}" for path in ROOT.glob(OURS)]
+    fresh = [f"--refresh-package={package.name}" for package in read_packages(ROOT)]
     run(*UV, "pip", "install", "-q", "--python", python, *fresh, *arguments, cwd=cwd)
 
 
-OURS = f"packages/{NAMESPACE}-*/pyproject.toml"
-
-
 def installed(python: Path, cwd: Path) -> dict[str, str]:
-    """The distributions of an environment and their versions."""
+    """The distributions of an environment, normalized, and their versions."""
     listed = run(*UV, "pip", "list", "--format=json", "--python", python, cwd=cwd)
-    return {entry["name"]: entry["version"] for entry in json.loads(listed)}
+    return {normalized(entry["name"]): entry["version"] for entry in json.loads(listed)}
 
 
 def test_requirements(name: str) -> list[Requirement]:
@@ -83,13 +81,29 @@ def test_requirements(name: str) -> list[Requirement]:
     return found
 
 
+def declared(package: Package, extras: Collection[str] = ()) -> list[Requirement]:
+    """What a package requires, and with some of its extras."""
+    project = package.pyproject["project"]
+    lines = list(project.get("dependencies", []))
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
 def install_tests(python: Path, name: str, cwd: Path) -> None:
     """Installs what a package's tests need, and changes nothing that is there."""
     there = cwd / "installed.txt"
     pinned = [f"{name}=={version}" for name, version in installed(python, cwd).items()]
     there.write_text("\n".join(pinned), encoding="utf-8")
-    needed = [r for r in test_requirements(name) if not r.name.startswith(NAMESPACE)]
-    install(python, "-c", there, *map(str, needed), cwd=cwd)
+    ours = {package.name: package for package in read_packages(ROOT)}
+    needed = []
+    for requirement in test_requirements(name):
+        if package := ours.get(requirement.name):
+            needed += declared(package, requirement.extras)
+        else:
+            needed.append(requirement)
+    others = [str(requirement) for requirement in needed if requirement.name not in ours]
+    install(python, "-c", there, *others, cwd=cwd)
 
 
 def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str:

@@ -1,11 +1,12 @@
 """Builds each package and proves that its wheel works alone, outside this tree.
 
-    tools/hatch run dist:wheels [--only kitae-core]
+    tools/hatch run dist:wheels [--only kitae-core] [--no-tests]
 
 For each package: its sdist, and its wheel built from that sdist, go into `dist/`; the
 wheel is opened and compared with the package's folder and pyproject; then a new
 virtual environment outside the tree gets that wheel, with nothing of ours in reach
-but the other wheels, and imports every module of it. The first failure ends the run.
+but the other wheels, imports every module of it, and runs the package's own tests. The
+first failure ends the run.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import email
 import email.message
 import json
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -20,7 +22,17 @@ from pathlib import Path
 
 from check_namespace import NAMESPACE, ROOT, Package, read_packages, siblings, sources
 from packaging.requirements import Requirement
-from trials import UV, Refused, new_environment, install, run, stem
+from trials import (
+    BYTE_CODE,
+    UV,
+    Refused,
+    install,
+    install_tests,
+    new_environment,
+    run,
+    run_tests,
+    stem,
+)
 
 # Runs in the new environment. `-I` keeps PYTHONPATH and the current folder out of it.
 PROBE = """
@@ -35,6 +47,18 @@ for entry_point in metadata.distribution(name).entry_points:
 found = [distribution.metadata["Name"] for distribution in metadata.distributions()]
 print(json.dumps([sysconfig.get_path("purelib"), found]))
 """
+
+# What the page of a package on an index shows.
+COMPLETE = (
+    "description",
+    "readme",
+    "license",
+    "license-files",
+    "requires-python",
+    "authors",
+    "keywords",
+    "classifiers",
+)
 
 
 def needed(package: Package, packages: list[Package]) -> list[Package]:
@@ -57,7 +81,22 @@ def build(package: Package, dist: Path) -> Path:
     built = sorted(dist.glob(f"{stem(package)}-*"), key=lambda path: path.suffix)
     if [path.suffix for path in built] != [".gz", ".whl"]:
         raise Refused(f"its build leaves {built}, not one sdist and one wheel")
+    check_sdist(package, built[0])
     return built[1]
+
+
+def check_sdist(package: Package, sdist: Path) -> None:
+    """Refuses an sdist without the package's texts, its sources or its tests."""
+    texts = ["pyproject.toml", "README.md", "CHANGELOG.md"]
+    texts += package.pyproject["project"]["license-files"]
+    expected = [package.path / name for name in texts]
+    expected += [*sources(package.path / "src"), *sources(package.path / "tests")]
+    root = f"{stem(package)}-{package.pyproject['project']['version']}"
+    with tarfile.open(sdist) as archive:
+        found = set(archive.getnames())
+    shown = [path.relative_to(package.path).as_posix() for path in expected]
+    if missing := [name for name in shown if f"{root}/{name}" not in found]:
+        raise Refused(f"its sdist lacks {', '.join(missing)}")
 
 
 def check_files(package: Package, found: set[str]) -> None:
@@ -89,12 +128,17 @@ def check_metadata(package: Package, metadata: email.message.Message) -> None:
     project = package.pyproject["project"]
     readme = (package.path / project["readme"]).read_text(encoding="utf-8")
     required = {Requirement(line) for line in metadata.get_all("Requires-Dist") or []}
+    if missing := [field for field in COMPLETE if not project.get(field)]:
+        raise Refused(f"its pyproject has no {', '.join(missing)}")
     pairs = {
         "name": (metadata["Name"], package.name),
         "version": (metadata["Version"], project["version"]),
+        "description": (metadata["Summary"], project["description"]),
+        "requires-python": (metadata["Requires-Python"], project["requires-python"]),
+        "classifiers": (metadata.get_all("Classifier"), project["classifiers"]),
         "license": (metadata["License-Expression"], project["license"]),
         "license-files": (metadata.get_all("License-File"), project["license-files"]),
-        "readme": (metadata.get_payload(decode=True).decode().strip(), readme.strip()),
+        "readme": (str(metadata.get_payload()).strip(), readme.strip()),
     }
     for field, (found, expected) in pairs.items():
         if found != expected:
@@ -127,7 +171,9 @@ def inspect(package: Package, wheel: Path) -> list[str]:
         for name in (f"{info}/METADATA", *licenses.values()):
             if name not in names:
                 raise Refused(f"its wheel lacks {name}")
-        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        metadata = email.message_from_string(
+            archive.read(f"{info}/METADATA").decode("utf-8")
+        )
         check_metadata(package, metadata)
         for name, stored in licenses.items():
             if archive.read(stored) != (package.path / name).read_bytes():
@@ -161,9 +207,13 @@ def check_same(site: Path, wheel: Path) -> None:
 
 
 def check_alone(
-    package: Package, group: list[Package], wheels: dict[str, Path], folder: Path
+    package: Package,
+    group: list[Package],
+    wheels: dict[str, Path],
+    folder: Path,
+    tests: bool,
 ) -> str:
-    """Installs a package's wheel in a new environment and imports all of it.
+    """Installs a package's wheel in a new environment, imports and tests all of it.
 
     Args:
         package: the package to try.
@@ -171,6 +221,7 @@ def check_alone(
         wheels: the wheels just built, by the package's name.
         folder: a folder outside the tree; a second package that is tried in the same
             one is spared the compiling of jax to byte code.
+        tests: whether the package's tests are run there.
 
     Returns:
         What was done, in words.
@@ -178,8 +229,10 @@ def check_alone(
     wheel, python = wheels[package.name], new_environment(folder)
     install(python, "--find-links", wheel.parent, wheel, cwd=folder)
     modules = modules_of(inspect(package, wheel))
-    options = ("-I", "-W", "error::ImportWarning", "-X", f"pycache_prefix={folder}/pyc")
-    printed = run(python, *options, "-c", PROBE, package.name, *modules, cwd=folder)
+    options = ("-I", "-W", "error::ImportWarning")
+    cache = ("-X", f"pycache_prefix={folder / BYTE_CODE}")
+    probe = ("-c", PROBE, package.name, *modules)
+    printed = run(python, *options, *cache, *probe, cwd=folder)
     site, found = json.loads(printed.splitlines()[-1])
     ours = {name for name in found if name.startswith(NAMESPACE)} - {package.name}
     beside = {other.name for other in group} - {package.name}
@@ -188,7 +241,11 @@ def check_alone(
     for other in group:
         check_same(Path(site), wheels[other.name])
     shown = ", ".join(sorted(beside)) or "none"
-    return f"{len(modules)} modules imported; siblings installed: {shown}"
+    done = f"{len(modules)} modules imported; siblings installed: {shown}"
+    if not tests:
+        return done
+    install_tests(python, package.name, folder)
+    return f"{done}; {run_tests(python, package, folder)}"
 
 
 def main() -> int:
@@ -196,7 +253,9 @@ def main() -> int:
     packages = {package.name: package for package in read_packages(ROOT)}
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=packages, help="try this package alone")
-    only = parser.parse_args().only
+    parser.add_argument("--no-tests", action="store_true", help="import it only")
+    options = parser.parse_args()
+    only = options.only
     everything = list(packages.values())
     chosen = [package for package in everything if only in (None, package.name)]
     groups = {package.name: needed(package, everything) for package in chosen}
@@ -210,7 +269,9 @@ def main() -> int:
         check_disjoint(files)
         with tempfile.TemporaryDirectory(prefix="kitae-wheels-") as folder:
             for current, group in groups.items():
-                done = check_alone(packages[current], group, wheels, Path(folder))
+                done = check_alone(
+                    packages[current], group, wheels, Path(folder), not options.no_tests
+                )
                 print(f"{current}: {done}", flush=True)
     except Refused as error:
         print(f"{current}: {error}", file=sys.stderr)
