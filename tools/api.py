@@ -27,7 +27,7 @@ def is_breaking(old: Version, new: Version) -> bool:
     return new.major > old.major
 
 
-def load(package: Package, name: str) -> griffe.Object:
+def load(package: Package, name: str) -> griffe.Module:
     """The names of one of a package's subpackages, read without running anything."""
     loader = griffe.GriffeLoader(
         search_paths=[package.path / "src"], allow_inspection=False
@@ -35,6 +35,13 @@ def load(package: Package, name: str) -> griffe.Object:
     found = loader.load(f"{NAMESPACE}.{name}")
     loader.resolve_aliases(implicit=True, external=False)
     return found
+
+
+def exported(module: griffe.Module) -> set[str]:
+    """The names in `__all__` of a module and of the public modules below it."""
+    names = {f"{module.path}.{name}" for name in module.exports or ()}
+    below = [m for m in module.modules.values() if not m.name.startswith("_")]
+    return names.union(*map(exported, below))
 
 
 def described(breakage: griffe.Breakage) -> str:
@@ -51,7 +58,10 @@ def changes(old: Package, new: Package) -> list[str]:
         if name not in new.owned:
             found.append(f"{NAMESPACE}.{name}: was removed")
             continue
-        for breakage in griffe.find_breaking_changes(load(old, name), load(new, name)):
+        before, now = load(old, name), load(new, name)
+        gone = sorted(exported(before) - exported(now))
+        found += [f"{path}: is in __all__ no more" for path in gone]
+        for breakage in griffe.find_breaking_changes(before, now):
             if breakage.kind not in IGNORED:
                 found.append(described(breakage))
     return list(dict.fromkeys(found))

@@ -220,7 +220,8 @@ def main() -> int:
         parser.error(f"no such package: {', '.join(sorted(unknown))}")
     try:
         planned = plan(packages, options.packages)
-        print(*map(described, planned.values()), sep="\n", flush=True)
+        for release in planned.values():
+            print(described(release), flush=True)
         if not planned or options.dry_run:
             print(f"release: {len(planned)} packages would be released")
             return 0
