@@ -14,7 +14,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What JAX calls each backend's platform, and how many devices are the least.
-BACKENDS = {"cpu": ("cpu", 1), "cpu8": ("cpu", 8), "cuda12": ("gpu", 1), "tpu": ("tpu", 1)}
+BACKENDS = {
+    "cpu": ("cpu", 1),
+    "cpu8": ("cpu", 8),
+    "cuda12": ("gpu", 1),
+    "tpu": ("tpu", 1),
+}
 # What holds for every agent is tested where the agents are.
 TESTS = ("integration_tests", "packages/kitae-algos/tests/test_family.py")
 # In a process of its own: pytest must find JAX untouched, and the device free.

@@ -24,10 +24,10 @@ from trials import (
     install,
     install_tests,
     installed,
+    needed_by_tests,
     new_environment,
     releases,
     run_tests,
-    test_requirements,
     tree_at,
 )
 from wheels import needed
@@ -43,7 +43,7 @@ def lowest(name: str, group: list[Package], folder: Path) -> tuple[Package, str]
         if version in allowed:
             tree = tree_at(tag, folder)
             return next(p for p in read_packages(tree) if p.name == name), str(version)
-    return next(p for p in group if p.name == name), "HEAD, no release is allowed yet"
+    return next(p for p in group if p.name == name), "of HEAD, no release yet"
 
 
 def check(package: Package, packages: list[Package], folder: Path, *args: str) -> str:
@@ -65,9 +65,11 @@ def check(package: Package, packages: list[Package], folder: Path, *args: str) -
     names = [other.name for other in group if other is not package]
     chosen = {name: lowest(name, group, folder) for name in names}
     chosen[package.name] = package, "HEAD"
-    tests = test_requirements(package.name)
+    tests = needed_by_tests(package.name)
     extras = {requirement.name: requirement.extras for requirement in tests}
-    required = [r for n, (p, _) in chosen.items() for r in declared(p, extras.get(n, ()))]
+    required = [
+        r for n, (p, _) in chosen.items() for r in declared(p, extras.get(n, ()))
+    ]
     others = [requirement for requirement in required if requirement.name not in chosen]
     wheels = {name: build_wheel(p, folder) for name, (p, _) in chosen.items()}
     python = new_environment(folder)

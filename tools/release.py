@@ -80,7 +80,9 @@ def bumped(last: Version, types: set[str]) -> Version:
 
 def on_siblings(package: Package, names: Collection[str]) -> list[Requirement]:
     """What a package requires of the packages with these names."""
-    return [requirement for requirement in declared(package) if requirement.name in names]
+    return [
+        requirement for requirement in declared(package) if requirement.name in names
+    ]
 
 
 def plan(packages: list[Package], chosen: list[str]) -> dict[str, Release]:
@@ -164,7 +166,9 @@ def write(release: Release) -> None:
     for path in (path for pattern in PINS for path in ROOT.glob(pattern)):
         text = path.read_text(encoding="utf-8")
         pin = f"{package.name}=={old}"
-        path.write_text(text.replace(pin, f"{package.name}=={release.version}"), "utf-8")
+        path.write_text(
+            text.replace(pin, f"{package.name}=={release.version}"), "utf-8"
+        )
     write_changelog(release)
 
 

@@ -1,4 +1,4 @@
-"""What is built and tried outside this tree: commands, environments, tests, releases."""
+"""What is tried outside this tree: commands, environments, tests, releases."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
-from check_namespace import NAMESPACE, ROOT, Package, normalized, read_packages
+from check_namespace import ROOT, Package, normalized, read_packages
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -69,15 +69,15 @@ def installed(python: Path, cwd: Path) -> dict[str, str]:
     return {normalized(entry["name"]): entry["version"] for entry in json.loads(listed)}
 
 
-def test_requirements(name: str) -> list[Requirement]:
-    """What a package's tests need, from the workspace's dependency group of its name."""
+def needed_by_tests(name: str) -> list[Requirement]:
+    """What a package's tests need: the dependency group of its name."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found = []
     for entry in pyproject["dependency-groups"][name]:
         if isinstance(entry, str):
             found.append(Requirement(entry))
         else:
-            found += test_requirements(entry["include-group"])
+            found += needed_by_tests(entry["include-group"])
     return found
 
 
@@ -97,12 +97,14 @@ def install_tests(python: Path, name: str, cwd: Path) -> None:
     there.write_text("\n".join(pinned), encoding="utf-8")
     ours = {package.name: package for package in read_packages(ROOT)}
     needed = []
-    for requirement in test_requirements(name):
+    for requirement in needed_by_tests(name):
         if package := ours.get(requirement.name):
             needed += declared(package, requirement.extras)
         else:
             needed.append(requirement)
-    others = [str(requirement) for requirement in needed if requirement.name not in ours]
+    others = [
+        str(requirement) for requirement in needed if requirement.name not in ours
+    ]
     install(python, "-c", there, *others, cwd=cwd)
 
 

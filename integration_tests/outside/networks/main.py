@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
 from gymnasium.spaces import Box, Discrete
+
 from kitae.modules import init_params, observation_spec, qvalue_factory
 
 observation_space, action_space = Box(-1.0, 1.0, (3,)), Discrete(2)

@@ -4,6 +4,7 @@ from importlib import metadata
 
 import jax
 import jax.numpy as jnp
+
 from kitae.buffer import uniform_replay
 
 N_ENVS = 4

@@ -3,6 +3,7 @@
 from importlib import metadata
 
 import numpy as np
+
 from kitae.timesteps import compute_lambda_returns
 
 N_STEPS, N_WALKS, GAMMA = 20, 5, 0.9

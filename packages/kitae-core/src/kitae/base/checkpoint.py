@@ -38,7 +38,7 @@ def host_arrays(tree: Any, *, copy: bool) -> Arrays:
             tree afterwards does not change it.
     """
     return {
-        path: np.array(_plain(leaf), copy=copy or None)
+        path: np.array(_plain(leaf)) if copy else np.asarray(_plain(leaf))
         for path, leaf in _paths(tree).items()
     }
 
