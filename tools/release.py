@@ -190,7 +190,8 @@ def release_all(planned: dict[str, Release]) -> None:
         raise Refused("there are changes that are not committed")
     current = ""
     try:
-        for current, release in planned.items():
+        for release in planned.values():
+            current = release.package.name
             write(release)
         packages = read_packages(ROOT)
         for package in packages:

@@ -1,4 +1,4 @@
-"""A flax project that takes its Q-network from Kitae and trains it with its own loop."""
+"""A flax project that trains a Q-network of Kitae in a loop of its own."""
 
 from importlib import metadata
 
