@@ -130,6 +130,7 @@ def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str
     shutil.copytree(package.path, copied, ignore=skipped)
     for name in ("pyproject.toml", "conftest.py"):
         shutil.copy(ROOT / name, tree)
+    cache = ROOT / ".pytest_cache" / "jax"
     pytest = (python, "-m", "pytest", "-q", "-n", "logical", "--dist", "worksteal")
     printed = run(
         *pytest,
@@ -137,7 +138,7 @@ def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str
         *arguments,
         cwd=tree,
         PYTHONPYCACHEPREFIX=cwd / BYTE_CODE,
-        KITAE_TEST_CACHE=ROOT / ".pytest_cache" / "jax",
+        KITAE_TEST_CACHE=os.environ.get("KITAE_TEST_CACHE", cache),
     )
     return printed.strip().splitlines()[-1].strip("= ")
 
