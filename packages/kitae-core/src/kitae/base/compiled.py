@@ -136,7 +136,10 @@ class Session:
 
 
 def train_compiled(
-    agent: "BaseAgent", programs: Programs, n_env_steps: int, saved: Saved | None
+    agent: "BaseAgent",
+    programs: Programs,
+    n_env_steps: int,
+    saved: Saved | None = None,
 ) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 

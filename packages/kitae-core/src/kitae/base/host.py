@@ -64,7 +64,7 @@ def train_on_host(
     agent: "BaseAgent",
     env: VectorEnv | gym.Env,
     n_env_steps: int,
-    saved: Saved | None,
+    saved: Saved | None = None,
 ) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 
