@@ -292,8 +292,8 @@ def test_each_verdict_on_a_release_with_this_tree(clone):
     clone.commit()
     clone.tag("kitae-buffers-v0.0.9")
     clone.set_version(BUFFERS, "0.1.0")
-    clone.replace(INIT, "    compute_td_targets,\n", "")
-    clone.replace(INIT, '    "compute_td_targets",\n', "")
+    clone.replace(INIT, "    compute_double_q_targets,\n", "")
+    clone.replace(INIT, '    "compute_double_q_targets",\n', "")
     clone.commit()
     clone.tag("kitae-timesteps-v0.1.0")
     clone.git("checkout", "--quiet", "HEAD~2", "--", ".")
@@ -304,7 +304,7 @@ def test_each_verdict_on_a_release_with_this_tree(clone):
     assert code == 1
     assert "kitae-buffers 0.0.9 with HEAD: REFUSED\n" in printed
     assert "kitae-timesteps 0.1.0 with HEAD: BROKEN: " in printed
-    assert "cannot import name 'compute_td_targets'" in printed
+    assert "cannot import name 'compute_double_q_targets'" in printed
     assert "kitae-timesteps 0.1.1 with HEAD: OK: 2 passed" in printed
     assert "compat: 3 releases tried, 1 broken" in printed
 
