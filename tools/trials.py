@@ -30,7 +30,7 @@ def run(*command: str | Path, cwd: Path, **environ: str | Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     if done.returncode:
         shown = " ".join(str(part) for part in command[1:5])
-        tail = (done.stdout + done.stderr).strip().splitlines()[-25:]
+        tail = (done.stdout + done.stderr).strip().splitlines()[-60:]
         raise Refused("\n".join([f"`{shown} …` exits with {done.returncode}", *tail]))
     return done.stdout
 
