@@ -132,12 +132,14 @@ def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str
         shutil.copy(ROOT / name, tree)
     cache = ROOT / ".pytest_cache" / "jax"
     pytest = (python, "-m", "pytest", "-q", "-n", "logical", "--dist", "worksteal")
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     printed = run(
         *pytest,
         copied / "tests",
         *arguments,
         cwd=tree,
         PYTHONPYCACHEPREFIX=cwd / BYTE_CODE,
+        PATH=path,
         KITAE_TEST_CACHE=os.environ.get("KITAE_TEST_CACHE", cache),
     )
     return printed.strip().splitlines()[-1].strip("= ")
