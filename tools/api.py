@@ -14,7 +14,7 @@ from pathlib import Path
 import griffe
 from check_namespace import NAMESPACE, ROOT, Package, read_packages
 from packaging.version import Version
-from trials import releases, tree_at
+from trials import named, releases, tree_at
 
 # A constant's value is no part of a signature.
 IGNORED = {griffe.BreakageKind.ATTRIBUTE_CHANGED_VALUE}
@@ -81,8 +81,7 @@ def check_api(package: Package, folder: Path) -> tuple[bool, list[str]]:
     if not released:
         return True, [f"{package.name}: no release yet, nothing to compare with"]
     version, tag = list(released.items())[-1]
-    tree = read_packages(tree_at(tag, folder))
-    old = next(other for other in tree if other.name == package.name)
+    old = named(read_packages(tree_at(tag, folder)), package.name)
     new = Version(package.pyproject["project"]["version"])
     if not (found := changes(old, package)):
         return True, [f"{package.name}: {new} keeps all that {version} promised"]

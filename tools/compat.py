@@ -22,6 +22,7 @@ from trials import (
     build_wheel,
     install,
     install_tests,
+    named,
     new_environment,
     releases,
     run,
@@ -56,7 +57,7 @@ def attempt(packages: list[Package], wheels: dict[str, Path], folder: Path) -> s
         return "REFUSED"
     modules = [m for p in packages for m in modules_of(inspect(p, wheels[p.name]))]
     cache = {"PYTHONPYCACHEPREFIX": folder / BYTE_CODE}
-    agents = next(package for package in packages if package.name == "kitae-algos")
+    agents = named(packages, "kitae-algos")
     try:
         run(python, "-I", "-c", IMPORTS, *modules, cwd=folder, **cache)
         install_tests(python, agents.name, folder)
@@ -85,8 +86,7 @@ def main() -> int:
         folder = Path(name)
         head = {p.name: build_wheel(p, folder / "HEAD") for p in packages}
         for package, version, tag in tags:
-            tree = read_packages(tree_at(tag, folder))
-            old = next(other for other in tree if other.name == package.name)
+            old = named(read_packages(tree_at(tag, folder)), package.name)
             group = [old if other is package else other for other in packages]
             wheels = {**head, old.name: build_wheel(old, folder / "old")}
             verdict = attempt(group, wheels, folder)

@@ -10,9 +10,9 @@ packages for `cuda12` and `tpu` are only installed with `KITAE_ACCEL` set to tha
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from check_namespace import ROOT
+
 # What JAX calls each backend's platform, and how many devices are the least.
 BACKENDS = {
     "cpu": ("cpu", 1),

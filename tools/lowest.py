@@ -24,6 +24,7 @@ from trials import (
     install,
     install_tests,
     installed,
+    named,
     needed_by_tests,
     new_environment,
     releases,
@@ -41,9 +42,8 @@ def lowest(name: str, group: list[Package], folder: Path) -> tuple[Package, str]
             allowed &= requirement.specifier
     for version, tag in releases(name).items():
         if version in allowed:
-            tree = tree_at(tag, folder)
-            return next(p for p in read_packages(tree) if p.name == name), str(version)
-    return next(p for p in group if p.name == name), "of HEAD, no release yet"
+            return named(read_packages(tree_at(tag, folder)), name), str(version)
+    return named(group, name), "of HEAD, no release yet"
 
 
 def check(package: Package, packages: list[Package], folder: Path, *args: str) -> str:
@@ -77,8 +77,8 @@ def check(package: Package, packages: list[Package], folder: Path, *args: str) -
     direct = (*wheels.values(), *map(str, others))
     install(python, "--resolution", "lowest-direct", *direct, cwd=folder)
     there = installed(python, folder)
-    named = dict.fromkeys(normalized(requirement.name) for requirement in others)
-    shown = [f"{name} {there[name]}" for name in named]
+    theirs = dict.fromkeys(normalized(requirement.name) for requirement in others)
+    shown = [f"{name} {there[name]}" for name in theirs]
     shown += [f"{name} {chosen[name][1]}" for name in names]
     text = ", ".join(shown)
     try:

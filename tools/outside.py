@@ -16,10 +16,18 @@ import time
 import tomllib
 from pathlib import Path
 
-from check_namespace import NAMESPACE, ROOT, Package, read_packages
+from check_namespace import ROOT, Package, read_packages
 from packaging.requirements import Requirement
-from trials import BYTE_CODE, Refused, build_wheel, install, new_environment, run
-from wheels import check_same, needed
+from trials import (
+    BYTE_CODE,
+    Refused,
+    build_wheel,
+    install,
+    named,
+    new_environment,
+    run,
+)
+from wheels import check_ours, check_same, needed
 
 PROJECTS = ROOT / "integration_tests" / "outside"
 # What a component must never bring.
@@ -38,9 +46,7 @@ def check_installed(name: str, found: set[str], group: list[Package]) -> None:
     Raises:
         Refused: another distribution of ours, one less, or one that is too heavy.
     """
-    ours = {other for other in found if other.startswith(NAMESPACE)}
-    if ours != (wanted := {package.name for package in group}):
-        raise Refused(f"{name} comes with {sorted(ours)} of ours, not {sorted(wanted)}")
+    check_ours(name, found, group)
     if heavy := found & FORBIDDEN.get(name, set()):
         raise Refused(f"{name} brings {', '.join(sorted(heavy))}")
 
@@ -69,7 +75,7 @@ def try_project(
     if [s.operator for line in ours for s in line.specifier] != ["=="]:
         raise Refused(f"it requires {list(map(str, ours))}, not one of ours, pinned")
     name = ours[0].name
-    group = needed(next(p for p in packages if p.name == name), packages)
+    group = needed(named(packages, name), packages)
     copied = shutil.copytree(project, folder / project.name, dirs_exist_ok=True)
     python = new_environment(folder)
     links = [part for p in group for part in ("--find-links", wheels[p.name].parent)]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from check_namespace import ROOT, Package, normalized, read_packages
@@ -33,6 +33,11 @@ def run(*command: str | Path, cwd: Path, **environ: str | Path) -> str:
         tail = (done.stdout + done.stderr).strip().splitlines()[-60:]
         raise Refused("\n".join([f"`{shown} …` exits with {done.returncode}", *tail]))
     return done.stdout
+
+
+def named(packages: Iterable[Package], name: str) -> Package:
+    """The package of a name, among some that have it."""
+    return next(package for package in packages if package.name == name)
 
 
 def stem(package: Package) -> str:

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from check_namespace import NAMESPACE, ROOT, Package, read_packages, siblings, sources
@@ -206,6 +207,13 @@ def check_same(site: Path, wheel: Path) -> None:
                 raise Refused(f"{file} was not installed from {wheel.name}")
 
 
+def check_ours(name: str, found: Collection[str], group: list[Package]) -> None:
+    """Refuses an environment that holds other packages of ours than a group."""
+    ours = {other for other in found if other.startswith(NAMESPACE)}
+    if ours != (wanted := {package.name for package in group}):
+        raise Refused(f"{name} comes with {sorted(ours)} of ours, not {sorted(wanted)}")
+
+
 def check_alone(
     package: Package,
     group: list[Package],
@@ -234,12 +242,10 @@ def check_alone(
     probe = ("-c", PROBE, package.name, *modules)
     printed = run(python, *options, *cache, *probe, cwd=folder)
     site, found = json.loads(printed.splitlines()[-1])
-    ours = {name for name in found if name.startswith(NAMESPACE)} - {package.name}
-    beside = {other.name for other in group} - {package.name}
-    if ours != beside:
-        raise Refused(f"it comes with {sorted(ours)} of ours, not {sorted(beside)}")
+    check_ours(package.name, found, group)
     for other in group:
         check_same(Path(site), wheels[other.name])
+    beside = {other.name for other in group} - {package.name}
     shown = ", ".join(sorted(beside)) or "none"
     done = f"{len(modules)} modules imported; siblings installed: {shown}"
     if not tests:
