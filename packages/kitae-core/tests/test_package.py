@@ -41,7 +41,7 @@ def test_public_names_are_there_when_asked_for():
     for name in kitae.envs.__all__:
         assert getattr(kitae.envs, name).__name__ == name
     with pytest.raises(AttributeError, match=r"'kitae.envs' has no attribute 'no_env'"):
-        kitae.envs.no_env  # noqa: B018
+        kitae.envs.no_env  # noqa: B018 (for its error)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -85,10 +85,7 @@ def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> A
     def checked(raw: Any, space: gym.Space, name: str) -> np.ndarray:
         array = np.array(raw)
         if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
-            raise ValueError(
-                f"{name} must be {space.dtype}{[n_envs, *(space.shape or ())]} as "
-                f"{space} says, got {array.dtype}{list(array.shape)}"
-            )
+            raise not_as_said(name, space, [n_envs, *(space.shape or ())], array)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
             raise ValueError(
@@ -98,6 +95,16 @@ def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> A
         return array
 
     return map_space(checked, raw, space)
+
+
+def not_as_said(
+    name: str, space: gym.Space, shape: list[int], array: np.ndarray
+) -> ValueError:
+    """Returns the error for an array of another shape or dtype than a space says."""
+    return ValueError(
+        f"{name} must be {space.dtype}{shape} as {space} says, got "
+        f"{array.dtype}{list(array.shape)}"
+    )
 
 
 def check_member(raw: Any, space: gym.Space, name: str) -> None:
@@ -129,10 +136,7 @@ says, got float64[4]
             return
         # Of a space without a shape there are no arrays.
         if space.shape is not None:
-            raise ValueError(
-                f"{name} must be {space.dtype}{list(space.shape)} as {space} says, got "
-                f"{array.dtype}{list(array.shape)}"
-            )
+            raise not_as_said(name, space, list(space.shape), array)
 
     map_space(check, raw, space, name)
 

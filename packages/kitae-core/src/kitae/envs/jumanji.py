@@ -145,7 +145,7 @@ def check_env(env: Any) -> None:
         raise TypeError(
             f"env must be a jumanji.env.Environment, got {type(env).__name__}"
         )
-    wrappers = importlib.import_module("jumanji.wrappers")  # noqa: TID251
+    wrappers = importlib.import_module("jumanji.wrappers")  # noqa: TID251 (ours)
     resets = (wrappers.AutoResetWrapper, wrappers.VmapAutoResetWrapper)
     inner = env
     while isinstance(inner, wrappers.Wrapper):
