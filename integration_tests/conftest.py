@@ -18,10 +18,10 @@ def root():
 
 
 @pytest.fixture
-def run_page(tmp_path):
-    """Runs the Python of a Markdown page as one program, and returns its names."""
+def write_page(tmp_path):
+    """Writes the Python of a Markdown page as one program, and returns its path."""
 
-    def run(page, changes=()):
+    def write(page, changes=()):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
         program = "\n".join(blocks)
         for old, new in changes:
@@ -29,6 +29,12 @@ def run_page(tmp_path):
             program = program.replace(old, new)
         script = tmp_path / f"{page.stem}.py"
         script.write_text(program, encoding="utf-8")
-        return runpy.run_path(str(script))
+        return script
 
-    return run
+    return write
+
+
+@pytest.fixture
+def run_page(write_page):
+    """Runs the Python of a Markdown page as one program, and returns its names."""
+    return lambda *page: runpy.run_path(str(write_page(*page)))

@@ -164,4 +164,4 @@ def test_runs_of_one_name_that_begin_together_get_directories_of_their_own(tmp_p
     names = sorted(p.name for p in (folder / "runs").iterdir())
     assert names == ["run", "run-2", "run-3"]
     for name in names:
-        assert checkpoint.read(folder / "runs" / name).step >= 200
+        assert checkpoint.read(folder / "runs" / name).step in range(200, 204)

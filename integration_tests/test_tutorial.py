@@ -1,31 +1,52 @@
 """The page on custom agents, as it stands."""
 
 import re
-from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from processes import finished, start
 
 import kitae.config as cfg
 from kitae.buffer import stored_rows
-from kitae.envs.functional import JaxVectorEnv
-from kitae.envs.make import make_vec_env
+
+
+def tutorial_of(root, n_env_steps="2_000", seed=0):
+    """The page, and what is changed in it."""
+    return root / "docs" / "custom-agents.md", [
+        ("5*10**5", n_env_steps),
+        ("SEED = 0", f"SEED = {seed}"),
+        ("dqn.train(", "history = dqn.train("),
+    ]
 
 
 @pytest.fixture
 def tutorial(root, run_page):
-    def run(n_env_steps="2_000", seed=0):
-        return run_page(
-            root / "docs" / "custom-agents.md",
-            [
-                ("5*10**5", n_env_steps),
-                ("SEED = 0", f"SEED = {seed}"),
-                ("dqn.train(", "history = dqn.train("),
-            ],
-        )
+    return lambda *args, **changes: run_page(*tutorial_of(root, *args, **changes))
 
-    return run
+
+# The very same class, on an environment that is a JAX function. In a process of its
+# own, which compiles as users do: what is rounded otherwise is another run.
+IN_ONE_PROGRAM = """
+import runpy
+from dataclasses import replace
+
+from kitae.envs.functional import JaxVectorEnv
+
+page = runpy.run_path(sys.argv[1])
+env = make_vec_env("phys2d/CartPole-v1", 16)
+assert isinstance(env, JaxVectorEnv)
+env_cfg = cfg.EnvConfig(
+    "phys2d/CartPole-v1", env.single_observation_space, env.single_action_space, 16
+)
+train_cfg = cfg.TrainConfig(n_env_steps=100_000)
+config = replace(page["algo_config"], env_cfg=env_cfg, train_cfg=train_cfg)
+history = page["DQN"]("compiled", config).train(env, 100_000)
+# One update before each vector step, from the step on that has a batch to learn of.
+assert history.updates == 100_000 // 16 - 256 // 16
+late = history.episode_env_step > 80_000
+assert history.episode_return[late].mean() > 120
+"""
 
 
 def test_trains_with_its_own_config(tutorial):
@@ -47,23 +68,9 @@ def test_learns(tutorial):
     assert returns[ends > 80_000].mean() > 120
 
 
-def test_learns_in_one_compiled_program_too(tutorial):
-    """The very same class, on an environment that is a JAX function."""
-    page = tutorial()
-    env = make_vec_env("phys2d/CartPole-v1", 16)
-    assert isinstance(env, JaxVectorEnv)
-    env_cfg = cfg.EnvConfig(
-        "phys2d/CartPole-v1", env.single_observation_space, env.single_action_space, 16
-    )
-    train_cfg = cfg.TrainConfig(n_env_steps=100_000)
-    config = replace(page["algo_config"], env_cfg=env_cfg, train_cfg=train_cfg)
-    history = page["DQN"]("compiled", config).train(env, 100_000)
-    # One update before each vector step, from the step on that has a batch to learn of.
-    assert history.updates == 100_000 // 16 - 256 // 16
-    late = history.episode_env_step > 80_000
-    # Chance is 22. What the tests compile without optimisation rounds otherwise, and
-    # a run of another rounding is another run: so the bound leaves room.
-    assert history.episode_return[late].mean() > 80
+def test_learns_in_one_compiled_program_too(root, write_page, tmp_path):
+    program = write_page(*tutorial_of(root))
+    finished(start(IN_ONE_PROGRAM, 1, program.name, cwd=tmp_path))
 
 
 def test_the_page_says_what_it_trains(root):
