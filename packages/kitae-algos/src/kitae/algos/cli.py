@@ -13,6 +13,7 @@ from rich.console import Console
 
 import kitae.config as cfg
 from kitae.algos.dqn import DQN, DQNParams
+from kitae.base import checkpoint
 from kitae.envs.make import make_vec_env
 
 AGENTS = {
@@ -131,7 +132,7 @@ def agents() -> None:
 
 def _tell_how_to_go_on(learner: DQN) -> None:
     run_dir = learner.run_dir
-    if run_dir is None or not (run_dir / "checkpoints" / str(learner.step)).exists():
+    if run_dir is None or learner.step not in checkpoint.steps(run_dir):
         print("Stopped before anything was saved")
         return
     print(

@@ -481,13 +481,10 @@ class BaseAgent(IAgent):
             OSError: It could not be written; an older one of this step still is there.
             RuntimeError: Another process trains in this directory.
         """
-        arrays = {
-            name: checkpoint.host_arrays(part, copy=False)
-            for name, part in saving.parts_of(self).items()
-        }
+        parts = saving.parts_of(self)
         if jax.process_index() != 0:
             return runs_root() / self.run_name
-        saving.check_finite(arrays[saving.STATE])
+        arrays = saving.host_parts(parts, copy=False)
         run_dir = self._own_run_dir()
         with locked(run_dir):
             return checkpoint.write(run_dir, self.step, arrays, saving.facts_of(self))

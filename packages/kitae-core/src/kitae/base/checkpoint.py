@@ -7,7 +7,6 @@ included. It is written under another name and renamed when it is complete. Noth
 it is ever unpickled, and what the disk returns is believed only if its hash is right.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kitae.base.files import sync_folder, write_synced
 from kitae.config.serial import strict_json
 
 FORMAT = 1
@@ -74,9 +74,7 @@ def write(
                 for name, arrays in parts.items()
             },
         }
-        with (temporary / MANIFEST).open("wb") as file:
-            file.write(_sealed(manifest))
-            sync(file.fileno())
+        write_synced(temporary / MANIFEST, _sealed(manifest))
         sync_folder(temporary)
         if final.exists():
             final.rename(folder / f".{step}.old")
@@ -92,7 +90,7 @@ def write(
             f"{error.strerror}",
             str(final),
         ) from error
-    remove(folder / f".{step}.old")
+    shutil.rmtree(folder / f".{step}.old", ignore_errors=True)
     return final
 
 
@@ -101,7 +99,7 @@ def _write_part(path: Path, arrays: Arrays) -> dict[str, Any]:
         # Numpy writes an array of bfloat16 as bytes of no kind; the manifest knows it.
         np.savez(file, allow_pickle=False, **_numbered(list(arrays.values())))
         file.flush()
-        sync(file.fileno())
+        os.fsync(file.fileno())
     return {
         "sha256": _sha256(path),
         "leaves": [
@@ -142,6 +140,7 @@ class Saved:
                 leaves, shapes or dtypes, and the leaf is named.
         """
         wanted = _paths(like)
+        specs = {path: _spec(leaf) for path, leaf in wanted.items()}
         told = self._parts.get(name, {"leaves": []})["leaves"]
         held = {leaf["path"] for leaf in told}
         if held != set(wanted):
@@ -152,17 +151,17 @@ class Saved:
                 f"the {owner} only"
             )
         for leaf in told:
-            spec = _spec(wanted[leaf["path"]])
+            spec = specs[leaf["path"]]
             if (leaf["dtype"], leaf["shape"]) != (str(spec.dtype), list(spec.shape)):
                 raise ValueError(
                     f"{self.path} holds {name}{leaf['path']} as {leaf['dtype']}"
                     f"{leaf['shape']}, the agent as {spec.dtype}{list(spec.shape)}"
                 )
-        arrays = self._read(name, told, wanted)
+        arrays = self._read(name, told, specs)
         leaves = [_rebuilt(arrays[path], like) for path, like in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _read(self, name: str, told: list[Any], wanted: dict[str, Any]) -> Arrays:
+    def _read(self, name: str, told: list[Any], specs: dict[str, Any]) -> Arrays:
         path = self.path / f"{name}.npz"
         try:
             if _sha256(path) != self._parts[name]["sha256"]:
@@ -172,16 +171,12 @@ class Saved:
             with np.load(path, allow_pickle=False) as file:
                 stored = [file[member] for member in _numbered(told)]
             return {
-                leaf["path"]: _checked(array, _spec(wanted[leaf["path"]]))
+                leaf["path"]: _checked(array, specs[leaf["path"]])
                 for leaf, array in zip(told, stored, strict=True)
             }
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is damaged or missing: {error}{self._other()}"
-            ) from None
-
-    def _other(self) -> str:
-        return _offer(self.path.parent.parent, self.step)
+            offer = _offer(self.path.parent.parent, self.step)
+            raise ValueError(f"{path} is damaged or missing: {error}{offer}") from None
 
 
 def read(run_dir: Path, step: int | None = None) -> Saved:
@@ -240,28 +235,13 @@ def clean(run_dir: Path) -> None:
             shutil.rmtree(left)
 
 
-def remove(path: Path) -> None:
+def remove(run_dir: Path, step: int) -> None:
     """Removes a checkpoint, which is none any more from the first moment on."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name.strip('.').split('.')[0]}.tmp")
-        shutil.rmtree(doomed, ignore_errors=True)
-        path.rename(doomed)
-        shutil.rmtree(doomed)
-
-
-def sync(descriptor: int) -> None:
-    """Waits until a file is on the disk."""
-    os.fsync(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until a directory's names are on the disk, where a system can tell."""
-    with contextlib.suppress(PermissionError):  # directories of Windows
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    path = run_dir / "checkpoints" / str(step)
+    doomed = path.with_name(f".{step}.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:

@@ -16,7 +16,6 @@ loads it knows no other containers.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ import jax
 import jax.export
 import numpy as np
 
+from kitae.base.files import write_synced
 from kitae.base.host import device_step
 from kitae.base.pytrees import addressable, firm
 from kitae.base.tracing import explained
@@ -271,10 +271,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
     temporary.mkdir(parents=True)
     try:
         for name, content in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(temporary / name, content)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary)

@@ -3,18 +3,17 @@
 import csv
 import io
 import math
+import os
 import time
 from collections import deque
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kitae.base.checkpoint import sync
-from kitae.base.run_dir import replace_text
+from kitae.base.files import replace_text
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.tracing import explained
 from kitae.config.schedule import crossed
@@ -94,12 +93,7 @@ class Report:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
         try:
             self._write_episodes()
             self._show()
@@ -305,7 +299,7 @@ class _Table:
 
     def sync(self) -> None:
         """Waits until they are on the disk."""
-        sync(self._file.fileno())
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""

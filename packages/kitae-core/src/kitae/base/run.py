@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import jax
 
 from kitae.base import checkpoint
+from kitae.base.files import replace_text
 from kitae.base.interrupts import Interrupt, held_back
 from kitae.base.report import Report, Silent
-from kitae.base.run_dir import CONFIG, locked, replace_text
+from kitae.base.run_dir import CONFIG, locked
 from kitae.base.saving import Saver
 from kitae.base.statistics import EpisodeStatistics
 from kitae.config.schedule import crossed

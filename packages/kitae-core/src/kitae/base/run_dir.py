@@ -72,10 +72,3 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def replace_text(path: Path, content: str) -> None:
-    """Writes a file anew; whoever reads it sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(content, encoding="utf-8", newline="")
-    temporary.replace(path)

@@ -5,11 +5,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import jax
 import numpy as np
 
 from kitae.base import checkpoint
 from kitae.base.memory import host_bytes
-from kitae.base.pytrees import addressable, n_bytes
+from kitae.base.pytrees import addressable, firm, n_bytes
 from kitae.config import check_int
 from kitae.config.serial import config_changes, config_to_json, strict_json
 
@@ -42,10 +43,11 @@ def parts_of(agent: "BaseAgent") -> dict[str, Any]:
 
     Of several processes each must call it, and gets all of it.
     """
-    agent._prepare()
+    if agent.memory is None:
+        agent._prepare()
     agent._take_in(update=False)
     parts = {
-        STATE: agent.state,
+        STATE: jax.tree.map(firm, agent.state),
         MEMORY: agent.memory,
         KEYS: {"interact": agent.interact_key, "learn": agent.learn_key},
     }
@@ -66,6 +68,23 @@ def facts_of(agent: "BaseAgent") -> dict[str, Any]:
         "row": agent._row_kind(),
         **agent._told,
     }
+
+
+def host_parts(parts: dict[str, Any], *, copy: bool) -> dict[str, checkpoint.Arrays]:
+    """Brings what `parts_of` returned to the host, if it is fit to be saved.
+
+    Args:
+        parts: The pytrees by name.
+        copy: As for `kitae.base.checkpoint.host_arrays`.
+
+    Raises:
+        FloatingPointError: The agent's state is spoilt.
+    """
+    arrays = {
+        name: checkpoint.host_arrays(part, copy=copy) for name, part in parts.items()
+    }
+    check_finite(arrays[STATE])
+    return arrays
 
 
 def check_finite(state: checkpoint.Arrays) -> None:
@@ -194,11 +213,7 @@ class Saver:
         if self._run_dir is None:
             return
         wait = wait or n_bytes(parts) > host_bytes() / 4
-        arrays = {
-            name: checkpoint.host_arrays(part, copy=not wait)
-            for name, part in parts.items()
-        }
-        check_finite(arrays[STATE])
+        arrays = host_parts(parts, copy=not wait)
         self._writing = self._pool.submit(
             self._write, agent.step, arrays, facts_of(agent)
         )
@@ -238,7 +253,7 @@ class Saver:
             kept.add(best)
         for step in known:
             if step not in kept:
-                checkpoint.remove(run_dir / "checkpoints" / str(step))
+                checkpoint.remove(run_dir, step)
 
     def _score(self, run_dir: Path, step: int) -> float | None:
         if step not in self._scores:
