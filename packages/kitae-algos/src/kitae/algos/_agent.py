@@ -25,12 +25,10 @@ class EpsilonGreedy:
     """Acting of an agent whose `explore_fn` takes the probability of a random action.
 
     Attributes:
-        params_type: The class of `config.algo_params`.
         factories: `train_state_factory`, `explore_factory`,
             `process_experience_factory` and `update_step_factory`.
     """
 
-    params_type: ClassVar[type | None]
     factories: ClassVar[Factories]
 
     config: cfg.AlgoConfig
@@ -62,19 +60,6 @@ class EpsilonGreedy:
         return self.explore_fn(self.state.qvalue, key, observation, exploration=0.0)
 
 
-def checked_params(config: cfg.AlgoConfig, params_type: type | None) -> cfg.AlgoConfig:
-    """Returns the config, if its `algo_params` are of the agent's class.
-
-    Raises:
-        TypeError: They are not.
-    """
-    if params_type and not isinstance(config.algo_params, params_type):
-        raise TypeError(
-            f"algo_params must be a {params_type.__name__}, got {config.algo_params!r}"
-        )
-    return config
-
-
 class OffPolicyValueAgent(EpsilonGreedy, OffPolicyAgent):
     """Base of the family's agents that learn from a replay.
 
@@ -103,7 +88,7 @@ class OffPolicyValueAgent(EpsilonGreedy, OffPolicyAgent):
     ) -> None:
         super().__init__(
             run_name,
-            checked_params(config, self.params_type),
+            config,
             *self.factories,
             preprocess_fn=preprocess_fn,
             tabulate=tabulate,
@@ -139,7 +124,7 @@ class OnPolicyValueAgent(EpsilonGreedy, OnPolicyAgent):
     ) -> None:
         super().__init__(
             run_name,
-            checked_params(config, self.params_type),
+            config,
             *self.factories,
             preprocess_fn=preprocess_fn,
             tabulate=tabulate,

@@ -66,13 +66,13 @@ class BaseAgent(IAgent):
 
     Raises:
         ValueError: The config can never update, or `run_name` is no name.
-        TypeError: `config` is no AlgoConfig, or `experience_type` asks for a field
-            that is not known.
+        TypeError: `config` is no AlgoConfig, its `algo_params` are not of the agent's
+            `params_type`, or `experience_type` asks for a field that is not known.
     """
 
     algo_type: ClassVar[AlgoType]
     learns_while_env_steps: ClassVar[bool]
-    # The class of `config.algo_params`, for `load`; an agent may say its own.
+    # The class of `config.algo_params`, which `load` reads; an agent may say its own.
     params_type: ClassVar[type | None] = None
 
     def __init__(
@@ -90,6 +90,12 @@ class BaseAgent(IAgent):
     ) -> None:
         if not isinstance(config, AlgoConfig):
             raise TypeError(f"config must be an AlgoConfig, got {config!r}")
+        params_type = type(self).params_type
+        if params_type and not isinstance(config.algo_params, params_type):
+            raise TypeError(
+                f"algo_params must be a {params_type.__name__}, got "
+                f"{config.algo_params!r}"
+            )
         self._check_config(config)
         self.run_name = checked_run_name(run_name)
         self.config = config
