@@ -22,6 +22,9 @@ def test_public_names():
         "IBuffer",
         "OffPolicyAgent",
         "OnPolicyAgent",
+        "TensorBoard",
+        "Tracker",
+        "WandB",
     ]
 
 

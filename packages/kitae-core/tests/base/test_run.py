@@ -327,30 +327,6 @@ def test_a_checkpoint_is_replaced_whole(world):
     assert second["value"] == first["value"] + 1
 
 
-def test_tensorboards_files_are_written_when_asked(world):
-    env = world.count_envs()
-    agent = world.make_agent(env, tensorboard=True, log_frequency=20)
-    agent.train(env, 40)
-    (events,) = (agent.run_dir / "tensorboard").iterdir()
-    assert events.name.startswith("events.out.tfevents")
-    assert b"loss_value" in events.read_bytes()
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_for_terminals(world, monkeypatch, capsys, terminal):
-    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    monkeypatch.setenv("COLUMNS", "200")
-    env = world.count_envs()
-    world.make_agent(env, "shown").train(env, 40)
-    out = capsys.readouterr().out
-    if terminal:
-        assert "40/40" in out
-        assert "steps/s" in out
-        assert "return" in out
-    else:
-        assert out == ""
-
-
 @pytest.mark.parametrize(
     "name, reason",
     [

@@ -45,6 +45,10 @@ class EpsilonGreedy:
         )
         return jnp.asarray(schedule(step))
 
+    def own_metrics(self) -> dict[str, float]:
+        """Returns the probability of a random action, as `exploration`."""
+        return {"exploration": float(self.exploration(self.step))}
+
     def explore(self, observation: Any) -> tuple[jax.Array, jax.Array]:
         """Returns ε-greedy actions, ε by the environment steps so far."""
         return self.explore_fn(

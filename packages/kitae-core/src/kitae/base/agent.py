@@ -28,6 +28,7 @@ from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
+from kitae.base.trackers import Callback, Tracker, checked_trackers
 from kitae.base.tracing import ActFn
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
@@ -130,6 +131,7 @@ class BaseAgent(IAgent):
         # Where JAX environments are, and a checkpoint of which not all is read yet.
         self._world: saving.World | None = None
         self._unread: checkpoint.Saved | None = None
+        self._trackers: list[Tracker] = []
         self._told: dict[str, Any] = {"seconds": 0.0, "info": {}, "score": None}
         self.step = 0
         self.iteration = 0
@@ -204,6 +206,14 @@ class BaseAgent(IAgent):
         """
         return None
 
+    def own_metrics(self) -> dict[str, float]:
+        """Returns numbers of the agent's own, for the metrics beside those of updates.
+
+        An agent that follows a schedule, say, overrides it; the names are always the
+        same.
+        """
+        return {}
+
     # --- What it is compiled to -----------------------------------------------------
 
     @cached_property
@@ -258,6 +268,7 @@ class BaseAgent(IAgent):
         n_env_steps: int,
         *,
         devices: Sequence[Any] | None = None,
+        trackers: Iterable[Tracker | Callback] = (),
     ) -> History:
         """Trains for `n_env_steps` environment steps more.
 
@@ -275,6 +286,9 @@ class BaseAgent(IAgent):
             devices: For environments that are JAX functions: over which to split the
                 environments, the replay and the batches. With `jax.distributed`, the
                 devices of all processes, each of which makes this call. Default: one.
+            trackers: Are told each row of the metrics: instances of
+                `kitae.base.Tracker`, or functions of `(env_step, metrics)`. Of several
+                processes, those of the first.
 
         Returns:
             What happened in this call.
@@ -290,7 +304,8 @@ class BaseAgent(IAgent):
             SystemExit: SIGTERM came; what was trained is saved.
         """
         check_int("n_env_steps", n_env_steps, 1)
-        return self._train_until(env, self.step + n_env_steps, devices)
+        trackers = checked_trackers(trackers)
+        return self._train_until(env, self.step + n_env_steps, devices, trackers)
 
     def train_seeds(
         self, env: Any, n_env_steps: int, seeds: Iterable[int]
@@ -339,6 +354,7 @@ class BaseAgent(IAgent):
         *,
         step: int | None = None,
         devices: Sequence[Any] | None = None,
+        trackers: Iterable[Tracker | Callback] = (),
     ) -> History:
         """Goes on from a checkpoint of the run, as if it had never been interrupted.
 
@@ -357,6 +373,7 @@ class BaseAgent(IAgent):
             n_env_steps: Environment steps in all, those of the checkpoint included.
             step: Of the checkpoint. Default: the newest.
             devices: As for `train`.
+            trackers: As for `train`.
 
         Returns:
             What happened in this call; nothing, if the checkpoint is that far.
@@ -367,6 +384,7 @@ class BaseAgent(IAgent):
                 other shapes or dtypes than this agent, which then stays as it is.
         """
         check_int("n_env_steps", n_env_steps, 1)
+        trackers = checked_trackers(trackers)
         run_dir = self.run_dir or runs_root() / self.run_name
         saved = None
         if self.step or step is not None or not only_begun(run_dir):
@@ -375,7 +393,7 @@ class BaseAgent(IAgent):
             with locked(run_dir) if jax.process_index() == 0 else nullcontext():
                 saved = self._restored(run_dir, step)
         self.run_dir = run_dir
-        return self._train_until(env, n_env_steps, devices, saved)
+        return self._train_until(env, n_env_steps, devices, trackers, saved)
 
     @classmethod
     def load(
@@ -551,8 +569,10 @@ class BaseAgent(IAgent):
         env: Any,
         n_env_steps: int,
         devices: Sequence[Any] | None,
+        trackers: list[Tracker],
         saved: checkpoint.Saved | None = None,
     ) -> History:
+        self._trackers = trackers
         if self.config.env_cfg.n_agents > 1:
             raise ValueError(
                 f"env_cfg.n_agents = {self.config.env_cfg.n_agents}: only environments "

@@ -1,20 +1,17 @@
 """What a training shows and writes while it runs."""
 
-import csv
-import io
 import math
-import os
 import time
 from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kitae.base.files import replace_text
+from kitae.base.live import REFRESH_SECONDS, Progress, open_display
 from kitae.base.statistics import EpisodeStatistics
+from kitae.base.tables import Table, rows_until
+from kitae.base.trackers import TensorBoard, Tracker
 from kitae.base.tracing import explained
 from kitae.config.schedule import crossed
 from kitae.types import Info
@@ -22,7 +19,6 @@ from kitae.types import Info
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
-REFRESH_SECONDS = 0.25
 SHOWN_EPISODES = 100
 COMMON_COLUMNS = [
     "env_step",
@@ -37,7 +33,7 @@ EPISODE_COLUMNS = ["env_step", "env", "return", "length"]
 
 
 class Report:
-    """Progress on the terminal; metrics as CSV, and for TensorBoard if asked.
+    """Progress where it can be seen; metrics as CSV, and for trackers if there are any.
 
     Used as a context manager around the training loop. What `after_update` is given
     stays on the device until a row is written.
@@ -46,7 +42,7 @@ class Report:
         agent: Who trains.
         statistics: The episodes of this training.
         until: Environment steps at which it ends.
-        shown: Whether there is a progress bar on the terminal.
+        shown: Whether the progress is shown.
     """
 
     def __init__(
@@ -61,48 +57,46 @@ class Report:
         self._seconds_before: float = agent._told["seconds"]
         self._agent = agent
         self._statistics = statistics
-        self._until = until
         self._log_frequency = agent.config.train_cfg.log_frequency
         self._written_episodes = 0
         self._start = self._shown = self._last_time = time.perf_counter()
         self._first_step = self._last_step = agent.step
-        self._progress = _progress(shown)
-        self._task = self._progress.add_task(
-            agent.run_name, total=until, completed=agent.step, stats=""
-        )
+        self._first_updates = agent.updates
+        self._is_shown = shown and agent.config.train_cfg.show_progress
+        self._shown_metrics: dict[str, float] = {}
+        self._progress = Progress(agent.run_name, agent.step, agent.step, until)
 
     def __enter__(self) -> Self:
         agent = self._agent
         run_dir, step = agent._own_run_dir(), agent.step
-        names = sorted(self._info_names())
+        names = sorted(self._info_names()) + list(agent.own_metrics())
         paths = run_dir / "metrics.csv", run_dir / "episodes.csv"
-        rows, episodes = (_rows_until(path, step) for path in paths)
+        rows, episodes = (rows_until(path, step) for path in paths)
         row_step = int(rows[-1]["env_step"]) if rows else 0
         known = [
             (int(row["env_step"]), float(row["return"]), int(row["length"]))
             for row in episodes
         ]
-        self._metrics = _Table(paths[0], COMMON_COLUMNS + names, rows)
-        self._episodes = _Table(paths[1], EPISODE_COLUMNS, episodes)
         # Of a resumed run, those that are in no row of the metrics yet.
         self._fresh = [(value, length) for at, value, length in known if at > row_step]
         self._recent = deque((value for _, value, _ in known), SHOWN_EPISODES)
-        self._tensorboard = None
-        if agent.config.train_cfg.tensorboard:
-            self._tensorboard = _tensorboard_writer(run_dir, step)
-        self._progress.start()
+        with ExitStack() as stack:
+            self._metrics = Table(paths[0], COMMON_COLUMNS + names, rows)
+            stack.callback(self._metrics.close)
+            self._episodes = Table(paths[1], EPISODE_COLUMNS, episodes)
+            stack.callback(self._episodes.close)
+            self._trackers = _trackers(agent)
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
+                tracker.start(run_dir, agent.config, step)
+            self._display = open_display(self._is_shown)
+            stack.callback(self._close_display)
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        try:
+        with self._opened:
             self._write_episodes()
-            self._show()
-        finally:
-            self._progress.stop()
-            self._metrics.close()
-            self._episodes.close()
-            if self._tensorboard is not None:
-                self._tensorboard.close()
 
     def finish(self) -> None:
         """Writes the last row."""
@@ -147,7 +141,8 @@ class Report:
         """Takes note of one vector step, from `before` to `after` environment steps."""
         if crossed(before, after, self._log_frequency):
             self._write_row()
-        if time.perf_counter() - self._shown > REFRESH_SECONDS:
+        # Reading the newest values waits for the device: only where they are seen.
+        if self._display.live and time.perf_counter() - self._shown > REFRESH_SECONDS:
             self._show()
 
     def check_finite(self) -> dict[str, float]:
@@ -201,11 +196,14 @@ class Report:
         if fresh:
             means = np.mean(fresh, axis=0)
             row["episode_return"], row["episode_length"] = means.tolist()
-        row |= values
+        own = agent.own_metrics()
+        row |= values | own
         self._metrics.write([row])
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, agent.step)
+        metrics = {name: row[name] for name in row if name != "env_step"}
+        for tracker in self._trackers:
+            tracker.log(agent.step, metrics)
+        self._shown_metrics = values | own
+        self._display.row(self._updated())
         self._last_step, self._last_time = agent.step, now
 
     def _write_episodes(self) -> None:
@@ -225,16 +223,30 @@ class Report:
         return self._seconds_before + time.perf_counter() - self._start
 
     def _show(self) -> None:
-        now, step = time.perf_counter(), self._agent.step
-        self._shown = now
-        speed = (step - self._first_step) / max(now - self._start, 1e-9)
-        stats = f"{speed:,.0f} steps/s"
-        if len(self._statistics):
-            returns = np.mean(self._statistics.returns[-SHOWN_EPISODES:])
-            lengths = np.mean(self._statistics.lengths[-SHOWN_EPISODES:])
-            stats = f"return {returns:,.1f}  length {lengths:,.1f}  {stats}"
-        self._progress.update(self._task, completed=min(step, self._until), stats=stats)
-        self._progress.refresh()
+        self._shown = time.perf_counter()
+        self._shown_metrics = {
+            **{name: float(value) for name, value in self._info.items()},
+            **self._agent.own_metrics(),
+        }
+        self._display.show(self._updated())
+
+    def _close_display(self) -> None:
+        self._display.close(self._updated())
+
+    def _updated(self) -> Progress:
+        """Brings what is shown up to date."""
+        progress, statistics = self._progress, self._statistics
+        progress.step = self._agent.step
+        progress.seconds = time.perf_counter() - self._start
+        progress.updates = self._agent.updates - self._first_updates
+        progress.metrics = self._shown_metrics
+        progress.episodes = len(statistics)
+        if progress.episodes:
+            newest = slice(-SHOWN_EPISODES, None)
+            progress.episode_return = float(np.mean(statistics.returns[newest]))
+            progress.episode_length = float(np.mean(statistics.lengths[newest]))
+        progress.note_return()
+        return progress
 
 
 class Silent(Report):
@@ -258,82 +270,8 @@ class Silent(Report):
         return self._agent._told
 
 
-def _progress(shown: bool) -> Progress:
-    console = Console()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[stats]}"),
-        TimeRemainingColumn(),
-        console=console,
-        auto_refresh=False,
-        disable=not (shown and console.is_terminal),
-    )
-
-
-class _Table:
-    """A CSV file that a resumed run goes on writing.
-
-    Args:
-        path: The file, which is written anew.
-        columns: Its header.
-        kept: The rows it begins with.
-    """
-
-    def __init__(
-        self, path: Path, columns: list[str], kept: list[dict[str, str]]
-    ) -> None:
-        content = io.StringIO()
-        writer = csv.DictWriter(content, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
-        replace_text(path, content.getvalue())
-        self._file: TextIO = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore")
-
-    def write(self, rows: Any) -> None:
-        """Writes rows, and hands them to the operating system."""
-        self._writer.writerows(rows)
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Waits until they are on the disk."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def _rows_until(path: Path, env_step: int) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file that belong to a run as it was at `env_step`.
-
-    The run that wrote the others went on past the checkpoint it is resumed from.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    if not path.exists():
-        return []
-    try:
-        content = path.read_text(encoding="utf-8")
-        # A killed run may have left a part of its last line.
-        whole = io.StringIO(content[: content.rfind("\n") + 1])
-        return [
-            row for row in csv.DictReader(whole) if int(row["env_step"]) <= env_step
-        ]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from None
-
-
-def _tensorboard_writer(run_dir: Path, env_step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ImportError(
-            "train_cfg.tensorboard needs TensorBoard's writer: "
-            'pip install "kitae-core[tensorboard]"'
-        ) from None
-    # What an interrupted run wrote after this step is not shown.
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=env_step + 1)
+def _trackers(agent: "BaseAgent") -> list[Tracker]:
+    wanted = list(agent._trackers)
+    if agent.config.train_cfg.tensorboard:
+        wanted.append(TensorBoard())
+    return wanted

@@ -94,6 +94,8 @@ class TrainConfig:
         log_frequency: Environment steps between rows of the metrics, at least 1.
         tensorboard: Whether to write TensorBoard's files too; needs
             `pip install "kitae-core[tensorboard]"`.
+        show_progress: Whether the progress is shown: drawn in a terminal or a
+            notebook, else as plain lines, not more than one in five seconds.
 
     Raises:
         ValueError: A value is out of its range; the field is named.
@@ -110,6 +112,7 @@ class TrainConfig:
     reset_on_save: bool = False
     log_frequency: int = 10_000
     tensorboard: bool = False
+    show_progress: bool = True
 
     def __post_init__(self) -> None:
         check_int("n_env_steps", self.n_env_steps, 1)
@@ -119,6 +122,7 @@ class TrainConfig:
         check_flag("reset_on_save", self.reset_on_save)
         check_int("log_frequency", self.log_frequency, 1)
         check_flag("tensorboard", self.tensorboard)
+        check_flag("show_progress", self.show_progress)
 
 
 def _check_int_or(name: str, value: Any, meaning: str) -> None:
