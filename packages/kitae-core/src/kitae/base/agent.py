@@ -28,8 +28,8 @@ from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
-from kitae.base.trackers import Callback, Tracker, checked_trackers
 from kitae.base.tracing import ActFn
+from kitae.base.trackers import Callback, Tracker, checked_trackers
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED

@@ -11,8 +11,8 @@ import numpy as np
 from kitae.base.live import REFRESH_SECONDS, Progress, open_display
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.tables import Table, rows_until
-from kitae.base.trackers import TensorBoard, Tracker
 from kitae.base.tracing import explained
+from kitae.base.trackers import TensorBoard, Tracker
 from kitae.config.schedule import crossed
 from kitae.types import Info
 

@@ -18,7 +18,8 @@ class Tracker(ABC):
         ...     value = float("-inf")
         ...
         ...     def log(self, env_step, metrics):
-        ...         self.value = max(self.value, metrics.get("episode_return", self.value))
+        ...         if "episode_return" in metrics:
+        ...             self.value = max(self.value, metrics["episode_return"])
         >>> best = Best()
         >>> agent.train(env, 10_000, trackers=[best])  # doctest: +SKIP
     """
