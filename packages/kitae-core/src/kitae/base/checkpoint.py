@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.lib.format import write_array
 
 from kitae.base.files import sync_folder, write_synced
 from kitae.config.serial import strict_json
@@ -96,8 +97,13 @@ def write(
 
 def _write_part(path: Path, arrays: Arrays) -> dict[str, Any]:
     with path.open("wb") as file:
-        # Numpy writes an array of bfloat16 as bytes of no kind; the manifest knows it.
-        np.savez(file, allow_pickle=False, **_numbered(list(arrays.values())))
+        # As `np.savez` does, which in older versions leaves the archive open when the
+        # disk is full. An array of bfloat16 is written as bytes of no kind; the
+        # manifest knows it.
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in _numbered(list(arrays.values())).items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    write_array(member, np.asanyarray(array), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
     return {
