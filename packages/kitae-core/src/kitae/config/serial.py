@@ -44,24 +44,31 @@ def config_to_json(config: AlgoConfig) -> str:
         >>> json.loads(config_to_json(config))["algo_params"]
         {'gamma': 0.99}
     """
-    return json.dumps(_plain(config), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(config), indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns what JSON has of a config or a part of one: dicts, lists and values.
+
+    Example:
+        >>> from kitae.config import TrainConfig
+        >>> plain(TrainConfig(100))["save_frequency"]
+        -1
+    """
     if isinstance(value, gym.Space):
         return space_to_json(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _plain(getattr(value, field.name))
+            field.name: plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if field.init
         }
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float):
         return finite_or_name(value)
     if value is None or isinstance(value, bool | int | str):
@@ -186,7 +193,7 @@ def config_changes(
         >>> config_changes(old, {"seed": 0, "update_cfg": {"batch_size": 64}})
         ['update_cfg.batch_size: 32 -> 64']
     """
-    return list(_changes(_plain(old), _plain(new), ""))
+    return list(_changes(plain(old), plain(new), ""))
 
 
 def _changes(old: Any, new: Any, name: str) -> Iterator[str]:

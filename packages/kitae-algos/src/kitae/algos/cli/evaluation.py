@@ -1,0 +1,196 @@
+"""`kitae eval`: whole episodes of a trained agent's best actions, filmed if asked."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from kitae.algos.cli.settings import Training, make_env, settings_of
+from kitae.base import BaseAgent
+from kitae.base.files import replace_text
+from kitae.config import check_int
+from kitae.envs.make import as_vector_env
+from kitae.envs.masks import ActionMask
+from kitae.runs import interval, read_evaluations
+
+FRAME_SIZE = 336  # pixels, at least, of filmed observations
+FRAMES_PER_SECOND = 15
+
+
+def evaluate(
+    run_dir: tyro.conf.Positional[Path],
+    n_episodes: int = 100,
+    step: Annotated[str, tyro.conf.arg(metavar="last|best|INT")] = "last",
+    seed: int | None = None,
+    video: bool = False,
+    n_videos: int = 3,
+    agent: str | None = None,
+) -> None:
+    """Plays greedy episodes and tells their mean return, with its 95 % interval.
+
+    What came of it is kept in <run_dir>/evaluation.json.
+
+    Args:
+        run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
+        n_episodes: Whole episodes, at least 1.
+        step: Of which checkpoint: its environment step, the newest, or the one with
+            the best mean return while training.
+        seed: Of the episodes. Default: the same at each call.
+        video: Whether to film some more episodes, into <run_dir>/videos.
+        n_videos: How many, at least 1.
+        agent: Needed for an agent of your own: module:Class.
+    """
+    check_int("n_videos", n_videos, 1)
+    _, agent_type, training = settings_of(run_dir, agent)
+    learner = agent_type.load(run_dir, step=_step(step))
+    env = make_env(training)
+    play(learner, env, n_episodes, seed)
+    env.close()
+    if video:
+        folder = run_dir / "videos" / f"evaluation-{learner.step}"
+        with _filmed(training, folder) as filmed:
+            returns = learner.evaluate(filmed, n_videos, seed=seed)
+        shown = ", ".join(f"{value:g}" for value in returns)
+        print(f"Filmed {n_videos} episodes of returns {shown} in {folder}")
+
+
+def _step(text: str) -> int | Literal["last", "best"]:
+    if text in ("last", "best"):
+        return text
+    if not text.isdigit():
+        raise ValueError(f"step must be last, best or an environment step, got {text!r}")
+    return int(text)
+
+
+def play(
+    learner: BaseAgent, env: VectorEnv, n_episodes: int, seed: int | None = None
+) -> None:
+    """Evaluates an agent, tells what came of it and notes it in its run's directory."""
+    returns = learner.evaluate(env, n_episodes, seed=seed)
+    mean, low, high = interval(returns)
+    print(
+        f"Greedy evaluation over {len(returns)} episodes at {learner.step:,} "
+        f"environment steps: mean return {mean:.1f} (95 % interval {low:.1f} to "
+        f"{high:.1f}), standard deviation {np.std(returns):.1f}"
+    )
+    run_dir = learner.run_dir
+    if run_dir is None:
+        return
+    known = [dataclasses.asdict(one) for one in read_evaluations(run_dir)]
+    new = {
+        "env_steps": learner.step,
+        "episodes": len(returns),
+        "returns": returns.tolist(),
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "seed": learner.config.seed if seed is None else seed,
+    }
+    text = json.dumps([*known, new], indent=1, allow_nan=False)
+    replace_text(run_dir / "evaluation.json", text + "\n")
+
+
+@contextmanager
+def _filmed(training: Training, folder: Path) -> Iterator[VectorEnv]:
+    """Makes one environment that films each of its episodes.
+
+    It films what the environment draws of itself, or where that is another environment
+    than the agent was trained on, as with Atari's, what the agent sees.
+    """
+    if training.backend != "gymnasium":
+        raise ValueError(
+            f"--video needs backend gymnasium, got {training.backend}: its "
+            "environments do not draw themselves"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    single = dataclasses.replace(training, n_envs=1, vectorization_mode=None)
+    seen = make_env(single)
+    try:
+        if len(seen.single_observation_space.shape or ()) == 3:
+            yield FilmedObservations(seen, folder)
+            return
+        drawn = _drawn(training, folder)
+        try:
+            yield ActionMask(drawn) if training.action_mask else drawn
+        finally:
+            drawn.envs[0].close()
+    finally:
+        seen.close()
+
+
+def _drawn(training: Training, folder: Path) -> Any:
+    env = gym.make(training.env_id, render_mode="rgb_array", **training.env_kwargs)
+    return as_vector_env(
+        gym.wrappers.RecordVideo(
+            env, str(folder), episode_trigger=lambda _: True, disable_logger=True
+        )
+    )
+
+
+class FilmedObservations(VectorWrapper):
+    """Films what the first environment shows: one file for each episode.
+
+    Args:
+        env: Of observations `[stack, height, width]`, the newest last, or `[height,
+            width, 1 or 3]`, uint8.
+        folder: Where the files go.
+
+    Raises:
+        ImportError: `pip install "kitae-core[video]"` is needed.
+    """
+
+    def __init__(self, env: VectorEnv, folder: Path) -> None:
+        super().__init__(env)
+        try:
+            from moviepy import ImageSequenceClip
+        except ImportError:
+            raise ImportError(
+                'videos need MoviePy: pip install "kitae-core[video]"'
+            ) from None
+        self._clip: Any = ImageSequenceClip
+        self._folder, self._frames, self._episode = folder, [], 0
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode."""
+        observation, infos = self.env.reset(**kwargs)
+        self._frames = [picture(observation[0])]
+        return observation, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Takes a frame; an episode that ended is written."""
+        result = self.env.step(actions)
+        if result[2][0] or result[3][0]:
+            path = self._folder / f"episode-{self._episode}.mp4"
+            clip = self._clip(self._frames, fps=FRAMES_PER_SECOND)
+            clip.write_videofile(str(path), logger=None)
+            self._frames, self._episode = [], self._episode + 1
+        self._frames.append(picture(result[0][0]))
+        return result
+
+
+def picture(observation: np.ndarray) -> np.ndarray:
+    """Returns the newest frame of an observation, in colours and large enough to see.
+
+    Args:
+        observation: uint8 `[stack, height, width]`, or `[height, width, 1 or 3]`.
+
+    Returns:
+        uint8 `[size, size, 3]`, with even sizes, as videos want them.
+
+    Example:
+        >>> picture(np.zeros((4, 84, 84), np.uint8)).shape
+        (336, 336, 3)
+    """
+    if observation.shape[-1] not in (1, 3):
+        observation = observation[-1][..., None]
+    times = max(2, -(-FRAME_SIZE // max(observation.shape[:2])))
+    times += times % 2
+    large = observation.repeat(times, axis=0).repeat(times, axis=1)
+    return np.broadcast_to(large, (*large.shape[:2], 3)).copy()

@@ -1,0 +1,114 @@
+"""`kitae runs`, `kitae plot` and `kitae report`: what runs left, to look at."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from kitae.runs import find_runs, plot_runs, read_run, write_report
+
+STYLES = {
+    "finished": "green",
+    "running": "bold cyan",
+    "interrupted": "yellow",
+    "only begun": "yellow",
+    "damaged": "bold red",
+}
+
+
+def runs(root: tyro.conf.Positional[Path] = Path("runs")) -> None:
+    """Lists the runs in a folder, the newest last.
+
+    Args:
+        root: The folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    found = sorted(find_runs(root), key=lambda run: run.modified)
+    table = Table(box=None, header_style="bold")
+    table.add_column("run", overflow="fold")
+    for name in ("agent", "task"):
+        table.add_column(name)
+    for name in ("seed", "steps", "return", "best", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for run in found:
+        minutes, seconds = divmod(round(run.seconds), 60)
+        table.add_row(
+            run.name,
+            run.algorithm,
+            run.task,
+            str(run.seed),
+            f"{run.env_steps:,}",
+            _return(run.last_return),
+            _return(run.best_return),
+            f"{minutes}:{seconds:02}",
+            f"[{STYLES[run.state]}]{run.state}[/]",
+        )
+    console = Console()
+    console.print(table if found else f"no runs in {root}")
+    for run in found:
+        if run.problem:
+            console.print(f"{run.name}: {run.problem}", markup=False, highlight=False)
+
+
+def _return(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"
+
+
+def plot(
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]],
+    out: Path = Path("runs.png"),
+    metric: str = "episode_return",
+    x: Literal["env_steps", "seconds"] = "env_steps",
+    smooth: int | None = None,
+) -> None:
+    """Draws the learning curves of runs, as PNG and SVG.
+
+    Runs that differ in their seed alone are drawn together: their interquartile mean,
+    with its 95 % bootstrap interval.
+
+    Args:
+        run_dirs: The runs' directories; of a folder of runs, all that are in it.
+        out: The file: of .png or .svg only this; without a suffix, both.
+        metric: episode_return, episode_length or a column of metrics.csv.
+        x: What it is drawn over.
+        smooth: Points in the running mean, at least 1. Default: a tenth of a run's
+            episodes, at most 100.
+    """
+    if not run_dirs:
+        raise ValueError("plot needs the directories of runs, such as runs/*")
+    for path in plot_runs(_expanded(run_dirs), out, metric=metric, x=x, smooth=smooth):
+        print(path)
+
+
+def _expanded(paths: tuple[Path, ...]) -> list[Path]:
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            what = "a file" if path.exists() else "missing"
+            raise FileNotFoundError(f"there is no run in {path}: it is {what}")
+        if (path / "config.json").exists():
+            found.append(path)
+        else:
+            found += [run.run_dir for run in find_runs(path)]
+    return found
+
+
+def report(
+    run_dir: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
+) -> None:
+    """Writes one page of HTML on a run: curves, evaluations, config, system, videos.
+
+    Args:
+        run_dir: The run's directory.
+        out: The file. Default: <run_dir>/report.html.
+    """
+    if not run_dir.is_dir():
+        what = "a file" if run_dir.exists() else "missing"
+        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
+    read_run(run_dir)
+    print(write_report(run_dir, out))

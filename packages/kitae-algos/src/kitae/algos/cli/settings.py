@@ -1,0 +1,339 @@
+"""What a training is told: the fields of flags and files, and what they start from."""
+
+import dataclasses
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import tomli_w
+from gymnasium.vector import VectorEnv
+
+import kitae.config as cfg
+from kitae.algos.presets import AGENTS, preset
+from kitae.base import BaseAgent
+from kitae.config.serial import config_from_json, plain
+from kitae.config.typed import read_dataclass, read_value
+from kitae.envs.make import make_vec_env
+
+SETTINGS = "train.toml"
+FIRST_TASK = "CartPole-v1"
+
+P = TypeVar("P")
+Plain = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Training(Generic[P]):
+    """What to train on, and how.
+
+    Attributes:
+        algo: The algorithm's own parameters.
+        update: How it learns.
+        train: How long, and what is written.
+        env_id: An environment, as the registry of `backend` knows it.
+        n_envs: Parallel environments, at least 1.
+        backend: Whose environment it is; `gymnax` and `jumanji` need extras of
+            kitae-core.
+        vectorization_mode: How Gymnasium's environments are stepped: in their own
+            vectorised form, one after the other, or in a process each. Default: their
+            own form if there is one, else one after the other.
+        action_mask: Whether masks of allowed actions become a part of observations.
+        env_kwargs: Passed to the environment, such as `max_episode_steps 200`.
+        seed: In [0, 2**32 - 1]; the same seed gives the same run.
+        run_name: The run's directory under runs/. Default: agent, environment and seed.
+        n_eval_episodes: Greedy episodes played at the end, at least 1.
+        capture_video: Whether to film every hundredth episode while training.
+    """
+
+    algo: P
+    update: cfg.UpdateConfig
+    train: cfg.TrainConfig
+    env_id: str = FIRST_TASK
+    n_envs: int = 8
+    backend: Literal["gymnasium", "gymnax", "jumanji"] = "gymnasium"
+    vectorization_mode: Literal["vector_entry_point", "sync", "async"] | None = None
+    action_mask: bool = False
+    env_kwargs: dict[str, Plain] = field(default_factory=dict)
+    seed: int = 0
+    run_name: str | None = None
+    n_eval_episodes: int = 100
+    capture_video: bool = False
+
+    def __post_init__(self) -> None:
+        cfg.check_int("n_envs", self.n_envs, 1)
+        cfg.check_int("n_eval_episodes", self.n_eval_episodes, 1)
+
+
+def find_agent(name: str) -> type[BaseAgent]:
+    """Returns a shipped agent's class, or that of `module:Class`, which is imported.
+
+    Only what the user typed comes here, never what a file says.
+
+    Raises:
+        ValueError: There is no such agent, or it does not say what its parameters are.
+    """
+    if name in AGENTS:
+        return AGENTS[name]
+    module, _, class_name = name.partition(":")
+    if not class_name:
+        raise ValueError(
+            f"agent must be one of {', '.join(AGENTS)}, or your own as module:Class, "
+            f"got {name!r}"
+        )
+    sys.path.insert(0, "")  # as `python -m` has it
+    try:
+        found = getattr(importlib.import_module(module), class_name)  # noqa: TID251, typed by the user
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove("")
+    if not (isinstance(found, type) and issubclass(found, BaseAgent)):
+        raise ValueError(f"agent {name!r} is no class of kitae.base.BaseAgent")
+    if found.params_type is None:
+        raise ValueError(
+            f"agent {name!r} must say of which dataclass its config.algo_params are: "
+            "in its class, `params_type = ...`"
+        )
+    return found
+
+
+def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
+    """Returns what an agent is told on a task if nothing else is said."""
+    if agent in AGENTS:
+        told = preset(agent, env_id)
+        return Training(
+            told.algo_params, told.update_cfg, told.train_cfg, env_id, told.n_envs
+        )
+    params_type: Any = agent_type.params_type
+    try:
+        algo = params_type()
+    except TypeError as error:
+        raise ValueError(
+            f"each field of {params_type.__name__} needs a default, to be trained by "
+            f"this command: {error}"
+        ) from None
+    return Training(
+        algo, cfg.UpdateConfig(), cfg.TrainConfig(n_env_steps=500_000), env_id
+    )
+
+
+def read_settings(
+    path: Path, agent: str, agent_type: type[BaseAgent], env_id: str | None = None
+) -> Training:
+    """Reads a file of settings; what it does not say is as if it were not there.
+
+    Args:
+        path: A TOML file with the fields of `Training`, those of `algo`, `update` and
+            `train` in tables; `agent` may be there, and "none" stands for none.
+        agent: As the user named it.
+        agent_type: Its class.
+        env_id: Of which task the defaults are. Default: the file's.
+
+    Raises:
+        ValueError: The file is no TOML, is another agent's, or has a field that is
+            unknown, of another type or out of its range; the field is named.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from None
+    if told.pop("agent", agent) != agent:
+        raise ValueError(f"{path} has the settings of another agent than {agent!r}")
+    base = defaults(agent, agent_type, env_id or str(told.get("env_id", FIRST_TASK)))
+    try:
+        return changed(base, _without_none(told))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def changed(training: Training, told: dict[str, Any]) -> Training:
+    """Returns settings with some fields of other values.
+
+    Args:
+        training: The settings.
+        told: The fields and plain values; those of parts in dicts of their own.
+
+    Raises:
+        ValueError: A field is unknown, of another type or out of its range; it is
+            named.
+    """
+
+    def params(value: Any, name: str) -> Any:
+        return read_dataclass(type(training.algo), value, name)
+
+    def kwargs(value: Any, name: str) -> Any:
+        return read_value(dict[str, Plain], value, name)
+
+    readers = {"algo": params, "env_kwargs": kwargs}
+    return read_dataclass(Training, _merged(plain(training), told), "", readers)
+
+
+def _merged(base: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    parts = {
+        name: _merged(base[name], value)
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+        else value
+        for name, value in told.items()
+    }
+    return {**base, **parts}
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no word for None: it is written as "none"."""
+    if isinstance(value, dict):
+        return {name: _without_none(part) for name, part in value.items()}
+    return None if value == "none" else value
+
+
+def settings_toml(agent: str, training: Training) -> str:
+    """Writes all settings as a file that `--config` reads."""
+
+    def with_none(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: with_none(part) for name, part in value.items()}
+        return "none" if value is None else value
+
+    told = with_none(plain(training))
+    tables = {name: told.pop(name) for name in ("algo", "update", "train")}
+    return tomli_w.dumps({"agent": agent, **told, **tables})
+
+
+def named_in(arguments: Sequence[str], flag: str) -> str | None:
+    """Returns what stands behind a flag, before all of it is parsed.
+
+    Example:
+        >>> named_in(["train", "dqn", "--env-id", "Acrobot-v1"], "--env-id")
+        'Acrobot-v1'
+    """
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") != flag:
+            continue
+        if equals:
+            return value
+        return arguments[i + 1] if i + 1 < len(arguments) else None
+    return None
+
+
+def started_from(
+    arguments: Sequence[str], commands: Sequence[str]
+) -> tuple[str, type[BaseAgent], Training]:
+    """Returns the agent that arguments name, and its settings before the flags.
+
+    Args:
+        arguments: Of the command line.
+        commands: Those whose arguments they may be; for others it is an example.
+
+    Raises:
+        ValueError: There is no such agent, or the file of `--config` is wrong.
+    """
+    agent, env_id, path = "dqn", None, None
+    if arguments[:1] and arguments[0] in commands:
+        if len(arguments) > 1 and not arguments[1].startswith("-"):
+            agent = arguments[1]
+        env_id = named_in(arguments, "--env-id")
+        path = named_in(arguments, "--config")
+    agent_type = find_agent(agent)
+    if path is not None:
+        start = read_settings(Path(path), agent, agent_type, env_id)
+        return agent, agent_type, start
+    return agent, agent_type, defaults(agent, agent_type, env_id or FIRST_TASK)
+
+
+def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
+    """Makes the environments; they are filmed if there is a run to film them for."""
+    return make_vec_env(
+        training.env_id,
+        training.n_envs,
+        backend=training.backend,
+        capture_video=training.capture_video and run_name is not None,
+        run_name=run_name,
+        vectorization_mode=training.vectorization_mode,
+        action_mask=training.action_mask,
+        **training.env_kwargs,
+    )
+
+
+def algo_config(training: Training, env: VectorEnv) -> cfg.AlgoConfig:
+    """Returns the config for these settings."""
+    return cfg.AlgoConfig(
+        seed=training.seed,
+        algo_params=training.algo,
+        update_cfg=training.update,
+        train_cfg=training.train,
+        env_cfg=cfg.EnvConfig(
+            task_name=training.env_id,
+            observation_space=env.single_observation_space,
+            action_space=env.single_action_space,
+            n_envs=training.n_envs,
+        ),
+    )
+
+
+def default_run_name(agent: str, training: Training) -> str:
+    """Names a run by agent, environment and seed."""
+    task = re.sub(r"[^A-Za-z0-9.]+", "-", training.env_id)
+    return f"{agent.rpartition(':')[2]}-{task}-{training.seed}"
+
+
+def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
+    """Returns whose run it is, and what it was told.
+
+    Args:
+        run_dir: A run of this command, or of Python, whose task is then the name of
+            one of Gymnasium's environments.
+        agent: As the user names it; needed for an agent of one's own.
+
+    Raises:
+        FileNotFoundError: There is no run.
+        ValueError: A file is damaged, or `agent` is needed.
+    """
+    if not run_dir.is_dir():
+        what = "a file" if run_dir.exists() else "missing"
+        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
+    path, config = run_dir / SETTINGS, run_dir / "config.json"
+    if not config.exists():
+        raise FileNotFoundError(f"there is no run in {run_dir}: it has no config.json")
+    agent = agent or _shipped_agent(run_dir)
+    agent_type = find_agent(agent)
+    told = config_from_json(
+        config.read_text(encoding="utf-8"), agent_type.params_type
+    )
+    if path.exists():
+        start = read_settings(path, agent, agent_type)
+    else:
+        start = defaults(agent, agent_type, told.env_cfg.task_name)
+    # The config is what counts: a training in Python may have changed it.
+    return agent, agent_type, dataclasses.replace(
+        start,
+        algo=told.algo_params,
+        update=told.update_cfg,
+        train=told.train_cfg,
+        n_envs=told.env_cfg.n_envs,
+        seed=told.seed,
+    )
+
+
+def _shipped_agent(run_dir: Path) -> str:
+    """Returns whose run it is, of the shipped agents: no file makes us import others.
+
+    Raises:
+        ValueError: It is the run of another, or that is not known.
+    """
+    try:
+        name = read_run(run_dir).algorithm
+    except (OSError, ValueError):
+        name = ""
+    for agent, agent_type in AGENTS.items():
+        if agent_type.__name__ == name:
+            return agent
+    raise ValueError(
+        f"{run_dir} does not say which shipped agent trained there (it says {name!r}): "
+        "name it by --agent, your own as module:Class"
+    )

@@ -1,0 +1,267 @@
+"""`kitae sweep`: a search over fields of the settings, by Optuna."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from kitae.algos.cli.settings import (
+    Training,
+    algo_config,
+    changed,
+    default_run_name,
+    make_env,
+    settings_toml,
+    started_from,
+)
+from kitae.base.files import replace_text
+from kitae.base.run_dir import runs_root
+from kitae.config import check_int
+from kitae.config.run_name import checked_run_name
+from kitae.config.serial import plain
+from kitae.envs.functional import as_jax_env
+
+PARTS = ("algo", "update", "train")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A field that is searched over.
+
+    Attributes:
+        name: Its path, such as `algo.gamma`.
+        choices: The values to choose from; else `low` and `high` bound them.
+        low: The lowest value; an int where the field is one.
+        high: The highest.
+        log: Whether values are as frequent in each order of magnitude.
+    """
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    def suggest(self, trial: Any) -> Any:
+        """Returns a trial's value."""
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        if isinstance(self.low, int):
+            return trial.suggest_int(self.name, self.low, self.high, log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+def searched(text: str, training: Training) -> Searched:
+    """Reads what is searched over: `field=low:high`, `field=low:high:log`, `field=a,b`.
+
+    Args:
+        text: What the user typed; a field may be named without its part.
+        training: The settings whose fields may be searched over.
+
+    Raises:
+        ValueError: There is no such field, or the range is none.
+
+    Example:
+        >>> from kitae.algos.cli.settings import defaults
+        >>> from kitae.algos import DQN
+        >>> start = defaults("dqn", DQN, "CartPole-v1")
+        >>> searched("learning_rate=1e-4:1e-2:log", start)
+        Searched(name='update.learning_rate', choices=(), low=0.0001, high=0.01, log=True)
+        >>> searched("algo.double_q=true,false", start).choices
+        (True, False)
+    """
+    name, equals, values = text.partition("=")
+    name = _path(name.strip().replace("-", "_"), plain(training))
+    if not equals or not values:
+        raise ValueError(f"search must be field=low:high or field=a,b,c, got {text!r}")
+    if ":" not in values:
+        choices = tuple(_value(part) for part in values.split(","))
+        if any(not isinstance(choice, bool | int | float | str) for choice in choices):
+            raise ValueError(f"search has values that are no plain ones: {text!r}")
+        return Searched(name, choices=choices)
+    low, high, *rest = values.split(":")
+    bounds = [_value(low), _value(high)]
+    numbers = all(type(bound) in (int, float) for bound in bounds)
+    if not numbers or bounds[0] >= bounds[1] or rest not in ([], ["log"]):
+        raise ValueError(f"search must be field=low:high or :log behind, got {text!r}")
+    part, field = name.split(".")
+    if type(plain(training)[part][field]) is not int:
+        bounds = [float(bound) for bound in bounds]
+    return Searched(name, low=bounds[0], high=bounds[1], log=bool(rest))
+
+
+def _path(name: str, fields: dict[str, Any]) -> str:
+    known = [f"{part}.{field}" for part in PARTS for field in fields[part]]
+    found = [path for path in known if name in (path, path.partition(".")[2])]
+    if len(found) != 1:
+        raise ValueError(f"search must name one of {', '.join(known)}, got {name!r}")
+    return found[0]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Returns `sweep` with the options of the agent that the arguments name."""
+    agent, agent_type, start = started_from(arguments, ["sweep"])
+    params: Any = agent_type.params_type
+
+    def sweep(
+        agent: tyro.conf.Positional[str],
+        training: Annotated[Training[params], tyro.conf.arg(name="")] = start,
+        search: tuple[str, ...] = (),
+        n_trials: int = 20,
+        n_seeds: int = 1,
+        config: Path | None = None,
+    ) -> None:
+        """Searches for the settings of the highest mean greedy return.
+
+        It writes runs/<run_name>/trials.csv and best.toml, which `kitae train --config`
+        reads. The same call goes on with a search that was interrupted. The other
+        options are those of `kitae train`.
+
+        Args:
+            agent: A name that `kitae agents` lists, or your own as module:Class.
+            training: How.
+            search: Fields and their values: learning_rate=1e-4:1e-2:log, n_epochs=1:4,
+                batch_size=64,128,256.
+            n_trials: Of the search in all, at least 1.
+            n_seeds: Trainings in each trial, whose seeds follow on `seed`, at least 1;
+                all in one program where the environments are JAX functions.
+            config: A TOML file of options, which flags override.
+        """
+        _sweep(agent, agent_type, training, search, n_trials, n_seeds)
+
+    return sweep
+
+
+def _sweep(
+    agent: str,
+    agent_type: Any,
+    training: Training,
+    search: Sequence[str],
+    n_trials: int,
+    n_seeds: int,
+) -> None:
+    check_int("n_trials", n_trials, 1)
+    check_int("n_seeds", n_seeds, 1)
+    if not search:
+        raise ValueError("search must name at least one field, such as gamma=0.9:0.999")
+    fields = [searched(text, training) for text in search]
+    name = training.run_name or f"sweep-{default_run_name(agent, training)}"
+    folder = runs_root() / checked_run_name(name)
+    optuna = _optuna()
+    study = _study(optuna, folder, training.seed)
+    console = Console(highlight=False, soft_wrap=True)
+
+    def objective(trial: Any) -> float:
+        values = {field.name: field.suggest(trial) for field in fields}
+        run_name = f"{name}/trial-{trial.number:03}"
+        told = f"trial {trial.number + 1}/{n_trials}"
+        shown = "  ".join(f"{name} {value}" for name, value in values.items())
+        try:
+            mine = _with_values(training, values)
+            returns = _returns(agent_type, mine, run_name, n_seeds, trial)
+        except (ValueError, FloatingPointError) as error:
+            # Of a search, some values may not go together.
+            console.print(f"{told}: {error}  {shown}", markup=False)
+            raise optuna.TrialPruned from None
+        mean = float(np.mean(returns))
+        console.print(f"{told}: mean return {mean:.1f}  {shown}", markup=False)
+        return mean
+
+    left = n_trials - sum(trial.state.is_finished() for trial in study.trials)
+    if left > 0:
+        study.optimize(objective, n_trials=left)
+    if not any(trial.value is not None for trial in study.trials):
+        raise ValueError("no trial came to its end: see what each was refused for")
+    _write(folder, study, agent, training)
+    best = study.best_trial
+    console.print(f"Best: trial {best.number + 1}, mean return {best.value:.1f}")
+    console.print(f"  kitae train {agent} --config {folder / 'best.toml'}")
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError:
+        raise ImportError(
+            'sweep needs Optuna: pip install "kitae-algos[sweep]"'
+        ) from None
+    return optuna
+
+
+def _study(optuna: Any, folder: Path, seed: int) -> Any:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    storages = optuna.storages
+    journal = storages.journal.JournalFileBackend(str(folder / "sweep.log"))
+    return optuna.create_study(
+        storage=storages.JournalStorage(journal),
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(),
+        study_name=folder.name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def _with_values(training: Training, values: dict[str, Any]) -> Training:
+    told: dict[str, Any] = {part: {} for part in PARTS}
+    for path, value in values.items():
+        part, field = path.split(".")
+        told[part][field] = value
+    return changed(training, told)
+
+
+def _returns(
+    agent_type: Any, training: Training, run_name: str, n_seeds: int, trial: Any
+) -> list[float]:
+    """Trains with each seed; a trial that is worse than most is given up early."""
+    quiet = dataclasses.replace(training.train, show_progress=False)
+    env = make_env(dataclasses.replace(training, train=quiet))
+    config = algo_config(dataclasses.replace(training, train=quiet), env)
+    n_env_steps, n_episodes = training.train.n_env_steps, training.n_eval_episodes
+    seeds = range(training.seed, training.seed + n_seeds)
+    returns = []
+    try:
+        if as_jax_env(env, training.n_envs) is not None:
+            for run in agent_type(run_name, config).train_seeds(env, n_env_steps, seeds):
+                returns.append(float(run.agent.evaluate(env, n_episodes).mean()))
+            return returns
+        for seed in seeds:
+            learner = agent_type(
+                f"{run_name}-seed{seed}", dataclasses.replace(config, seed=seed)
+            )
+            learner.train(env, n_env_steps)
+            returns.append(float(learner.evaluate(env, n_episodes).mean()))
+            trial.report(float(np.mean(returns)), step=len(returns))
+            if len(returns) < n_seeds and trial.should_prune():
+                return returns
+        return returns
+    finally:
+        env.close()
+
+
+def _write(folder: Path, study: Any, agent: str, training: Training) -> None:
+    best = settings_toml(agent, _with_values(training, study.best_trial.params))
+    replace_text(folder / "best.toml", best)
+    names = sorted({name for trial in study.trials for name in trial.params})
+    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "mean_return", *names])
+        for trial in study.trials:
+            values = [trial.params.get(name, "") for name in names]
+            writer.writerow([trial.number + 1, trial.value, *values])

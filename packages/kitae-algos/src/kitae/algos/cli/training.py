@@ -1,0 +1,152 @@
+"""`kitae train` and `kitae resume`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.syntax import Syntax
+
+from kitae.algos.cli import evaluation
+from kitae.algos.cli.settings import (
+    SETTINGS,
+    Training,
+    algo_config,
+    default_run_name,
+    find_agent,
+    make_env,
+    settings_of,
+    settings_toml,
+    started_from,
+)
+from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
+from kitae.config import AlgoConfig, check_int
+
+
+class _Settings(Tracker):
+    """Puts the settings into the run's directory as soon as there is one."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def start(self, run_dir: Path, config: AlgoConfig, env_step: int) -> None:
+        """Writes them."""
+        (run_dir / SETTINGS).write_text(self._text, encoding="utf-8")
+
+    def log(self, env_step: int, metrics: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+
+def train_command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Returns `train` with the options of the agent that the arguments name."""
+    agent, agent_type, start = started_from(arguments, ["train"])
+    params: Any = agent_type.params_type
+
+    def train(
+        agent: tyro.conf.Positional[str],
+        training: Annotated[Training[params], tyro.conf.arg(name="")] = start,
+        config: Path | None = None,
+        wandb: str | None = None,
+    ) -> None:
+        """Trains an agent, then plays greedy episodes and tells their mean return.
+
+        The options below are those of DQN, unless another agent is named:
+        `kitae train rainbow --help`. Their defaults are those for the environment.
+
+        Args:
+            agent: A name that `kitae agents` lists, or your own as module:Class.
+            training: How.
+            config: A TOML file of options, which flags override: such as the
+                train.toml that a run leaves in its directory.
+            wandb: A project of Weights & Biases that is sent the metrics.
+        """
+        _train(agent, training, wandb)
+
+    return train
+
+
+def _train(agent: str, training: Training, wandb: str | None) -> None:
+    run_name = training.run_name or default_run_name(agent, training)
+    env = make_env(training, run_name)
+    learner = _make(agent, run_name, algo_config(training, env))
+    text = settings_toml(agent, training)
+    Console().print(Syntax(text, "toml", background_color="default"))
+    print(
+        f"Training {agent} on {training.env_id}: {training.n_envs} environments, "
+        f"{training.train.n_env_steps:,} environment steps, seed {training.seed}"
+    )
+    trackers: list[Tracker] = [_Settings(text)]
+    if wandb is not None:
+        trackers.append(WandB(wandb))
+    n_env_steps = training.train.n_env_steps
+    history = _going(learner, lambda: learner.train(env, n_env_steps, trackers=trackers))
+    _told(learner, history)
+    evaluation.play(learner, env, training.n_eval_episodes)
+    env.close()
+
+
+def resume(
+    run_dir: tyro.conf.Positional[Path],
+    n_env_steps: int | None = None,
+    step: int | None = None,
+    agent: str | None = None,
+    wandb: str | None = None,
+) -> None:
+    """Goes on with a run from a checkpoint, as if it had never been interrupted.
+
+    Args:
+        run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
+        n_env_steps: Environment steps in all. Default: as many as it was to have.
+        step: Of which checkpoint. Default: the newest.
+        agent: Needed for an agent of your own: module:Class.
+        wandb: A project of Weights & Biases that is sent the metrics.
+    """
+    name, agent_type, training = settings_of(run_dir, agent)
+    total = training.train.n_env_steps if n_env_steps is None else n_env_steps
+    check_int("n_env_steps", total, 1)
+    saved = checkpoint.steps(run_dir)
+    if saved and step is None and max(saved) >= total:
+        raise ValueError(
+            f"{run_dir} has {max(saved):,} environment steps already: to go on, ask "
+            "for more in all by --n-env-steps"
+        )
+    env = make_env(training)
+    learner = agent_type(run_dir.name, algo_config(training, env))
+    learner.run_dir = run_dir
+    trackers = [] if wandb is None else [WandB(wandb)]
+    print(f"Resuming {name} on {training.env_id}, to {total:,} environment steps")
+    history = _going(
+        learner, lambda: learner.resume(env, total, step=step, trackers=trackers)
+    )
+    _told(learner, history)
+    evaluation.play(learner, env, training.n_eval_episodes)
+    env.close()
+
+
+def _make(agent: str, run_name: str, config: AlgoConfig) -> BaseAgent:
+    make: Any = find_agent(agent)  # whose constructors take less than BaseAgent's
+    return make(run_name, config)
+
+
+def _going(learner: BaseAgent, go: Callable[[], History]) -> History:
+    """Trains; if it is interrupted, tells how to go on."""
+    try:
+        return go()
+    except (KeyboardInterrupt, SystemExit):
+        run_dir = learner.run_dir
+        if run_dir is None or learner.step not in checkpoint.steps(run_dir):
+            print("Stopped before anything was saved")
+        else:
+            print(
+                f"Stopped and saved at {learner.step:,} environment steps; to go on: "
+                f"kitae resume {run_dir}"
+            )
+        raise
+
+
+def _told(learner: BaseAgent, history: History) -> None:
+    print(
+        f"Trained for {history.env_steps:,} environment steps with "
+        f"{history.updates:,} updates; everything is in {learner.run_dir}"
+    )
