@@ -7,15 +7,17 @@ import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from kitae.base import checkpoint, memory, saving
-from kitae.base.run_dir import locked
+from kitae.base import checkpoint, memory, run_dir, saving
+from kitae.base.run_dir import is_locked, locked
 
 
 @pytest.fixture
@@ -188,6 +190,34 @@ def test_a_run_in_use_is_refused_by_name_and_free_again_afterwards(world):
     with locked(agent.run_dir), pytest.raises(RuntimeError, match="runs/run"):
         agent.save()
     agent.train(env, 20)
+
+
+def test_looking_whether_a_run_is_in_use_is_no_use(world):
+    env = world.count_envs()
+    agent = world.make_agent(env)
+    agent.train(env, 20)
+    before = sorted(path.name for path in agent.run_dir.iterdir())
+    assert not is_locked(agent.run_dir)
+    with locked(agent.run_dir):
+        assert is_locked(agent.run_dir)
+    assert not is_locked(agent.run_dir)
+    assert sorted(path.name for path in agent.run_dir.iterdir()) == before
+    (agent.run_dir / ".lock").unlink()
+    assert not is_locked(agent.run_dir)
+    assert not (agent.run_dir / ".lock").exists()
+
+
+def test_whoever_looks_at_that_moment_keeps_no_training_from_its_lock(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_dir, "PATIENCE_SECONDS", 30.0)  # a busy machine's
+    look = FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    timer = Timer(0.05, look.release)
+    timer.start()
+    with locked(tmp_path):
+        assert not look.is_locked
+    timer.join()
 
 
 class Canary:

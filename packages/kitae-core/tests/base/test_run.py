@@ -32,7 +32,7 @@ def test_a_run_is_a_directory(world, tmp_path):
     assert agent.run_dir == Path("runs/first")
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     names = sorted(p.name for p in agent.run_dir.iterdir())
-    files = ["checkpoints", "config.json", "episodes.csv", "metrics.csv"]
+    files = ["checkpoints", "config.json", "episodes.csv", "metrics.csv", "system.json"]
     assert names == [".lock", *files]
 
     config = json.loads((agent.run_dir / "config.json").read_text())

@@ -13,6 +13,7 @@ from kitae.base.report import Report, Silent
 from kitae.base.run_dir import CONFIG, locked
 from kitae.base.saving import Saver
 from kitae.base.statistics import EpisodeStatistics
+from kitae.base.system import write_system
 from kitae.config.schedule import crossed
 from kitae.config.serial import config_to_json
 
@@ -107,6 +108,7 @@ def running(
     with locked(run_dir):
         checkpoint.clean(run_dir)
         replace_text(run_dir / CONFIG, config_to_json(agent.config))
+        write_system(run_dir, agent)
         with (
             Saver(run_dir, *keep) as saver,
             Report(agent, statistics, until) as report,

@@ -11,6 +11,9 @@ from kitae.config import AlgoConfig
 from kitae.config.serial import config_to_json
 
 CONFIG = "config.json"
+LOCK = ".lock"
+# Whoever looks whether a run is locked has its lock for a moment: that is no training.
+PATIENCE_SECONDS = 0.2
 
 
 def runs_root() -> Path:
@@ -60,9 +63,9 @@ def locked(run_dir: Path) -> Iterator[None]:
     """
     if not run_dir.is_dir():
         raise FileNotFoundError(f"there is no run in {run_dir}")
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=PATIENCE_SECONDS / 10)
     except Timeout:
         raise RuntimeError(
             f"{run_dir} is being written by another training: wait until it ends, or "
@@ -72,3 +75,21 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether a process is writing into a run's directory; nothing is changed there.
+
+    Where the lock cannot be tried, as on a disk that is read-only, nobody is.
+    """
+    if not (run_dir / LOCK).exists():
+        return False
+    lock = FileLock(run_dir / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False

@@ -20,6 +20,7 @@ from kitae.base.report import Report
 from kitae.base.run_dir import locked
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.statistics import EpisodeStatistics, History
+from kitae.base.system import write_system
 from kitae.envs.functional import JaxVectorEnv
 
 if TYPE_CHECKING:
@@ -151,7 +152,9 @@ def train_seeds(
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         for group in groups:
             for one, report in zip(group.agents, group.reports, strict=True):
-                stack.enter_context(locked(one._own_run_dir()))
+                run_dir = one._own_run_dir()
+                stack.enter_context(locked(run_dir))
+                write_system(run_dir, one)
                 stack.enter_context(report)
         interrupt = stack.enter_context(held_back())
         while agents[0].step < n_env_steps:
