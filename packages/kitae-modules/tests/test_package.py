@@ -23,7 +23,7 @@ MODULES = [
 
 ABSENT = [
     *("kitae.timesteps", "kitae.buffer", "kitae.types", "kitae.config"),
-    *("kitae.envs", "kitae.base", "kitae.algos"),
+    *("kitae.envs", "kitae.base", "kitae.runs", "kitae.algos"),
     *("distrax", "tensorflow_probability", "tensorflow", "torch", "orbax"),
 ]
 

@@ -1,0 +1,73 @@
+"""The CSV files of a run, read as columns of numbers."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+METRICS, EPISODES = "metrics.csv", "episodes.csv"
+STEP = "env_step"
+Columns = dict[str, np.ndarray]
+
+
+def read_metrics(run_dir: Path) -> Columns:
+    """Reads a run's `metrics.csv`, which may be being written.
+
+    Returns:
+        `[n_rows]` float64 of each column by its name, NaN where a cell is empty;
+        `env_step` and `seconds` are there in any case, and finite.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return _read(run_dir / METRICS, (STEP, "seconds"))
+
+
+def read_episodes(run_dir: Path) -> Columns:
+    """Reads a run's `episodes.csv`; see `read_metrics`.
+
+    Returns:
+        `[n_episodes]` float64 of each column by its name; `env_step`, `return` and
+        `length` are there in any case, and finite.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return _read(run_dir / EPISODES, (STEP, "return", "length"))
+
+
+def _read(path: Path, required: tuple[str, ...]) -> Columns:
+    if not path.exists():
+        return {name: np.empty(0) for name in required}
+    try:
+        content = path.read_text(encoding="utf-8")
+        # A training may have written a part of the last line.
+        whole = io.StringIO(content[: content.rfind("\n") + 1])
+        header, *rows = csv.reader(whole)
+        cells = [[float(cell or "nan") for cell in row] for row in rows]
+        table = np.array(cells, np.float64).reshape(len(cells), len(header))
+        columns = dict(zip(header, table.T, strict=True))
+        for name in required:
+            if not np.isfinite(columns[name]).all():
+                raise ValueError(f"a row has no {name}")
+    except (ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from None
+    return columns
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns at each value the mean of the last `window` ones, itself included.
+
+    Args:
+        values: `[n]`.
+        window: At least 1. At the start, where there are fewer, the mean is of those.
+
+    Example:
+        >>> running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist()
+        [1.0, 2.0, 4.0, 6.0]
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
