@@ -7,11 +7,12 @@ import pytest
 import kitae.base
 import kitae.config
 import kitae.envs
+import kitae.runs
 import kitae.types
 
 MODULES = [
     module.name
-    for package in (kitae.base, kitae.config, kitae.envs, kitae.types)
+    for package in (kitae.base, kitae.config, kitae.envs, kitae.runs, kitae.types)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 
@@ -24,6 +25,24 @@ def test_public_names():
         "as_vector_env",
         "make_probe",
         "make_vec_env",
+    ]
+    assert sorted(kitae.runs.__all__) == [
+        "Band",
+        "Curve",
+        "Evaluation",
+        "RunSummary",
+        "aggregate",
+        "find_runs",
+        "group_runs",
+        "interval",
+        "iqm",
+        "plot_runs",
+        "read_config",
+        "read_curve",
+        "read_evaluations",
+        "read_run",
+        "smoothed",
+        "write_report",
     ]
     assert sorted(kitae.types.__all__) == [
         "ExploreFn",

@@ -9,8 +9,8 @@ import numpy as np
 
 from kitae.config import check_int, check_number
 from kitae.config.config import MAX_SEED
-from kitae.config.typed import place, short
-from kitae.runs.listing import algorithm_of, read_config
+from kitae.config.typed import short
+from kitae.runs.listing import UNKNOWN, algorithm_of, flat_fields, read_config
 from kitae.runs.tables import STEP, read_episodes, read_metrics, running_mean
 
 RESAMPLES = 2_000
@@ -198,9 +198,9 @@ def group_runs(run_dirs: Iterable[str | Path]) -> dict[str, list[Path]]:
     groups: list[tuple[str, dict[str, Any], list[Path]]] = []
     for run_dir in map(Path, run_dirs):
         config = read_config(run_dir)
-        fields = _flat({name: config[name] for name in config if name != "seed"})
+        fields = flat_fields({name: config[name] for name in config if name != "seed"})
         task = str(fields.get("env_cfg.task_name", "an unknown task"))
-        title = f"{algorithm_of(run_dir)} on {task}"
+        title = f"{algorithm_of(run_dir).replace(UNKNOWN, 'unknown agent')} on {task}"
         for known, theirs, runs in groups:
             if (known, theirs) == (title, fields):
                 runs.append(run_dir)
@@ -234,15 +234,6 @@ def _bootstrap(
     draw, n = np.random.default_rng(seed), len(values)
     resampled = [statistic(values[draw.integers(n, size=n)]) for _ in range(RESAMPLES)]
     return np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {name: value}
-    fields: dict[str, Any] = {}
-    for key, item in value.items():
-        fields |= _flat(item, place(name, key))
-    return fields
 
 
 def _differences(fields: dict[str, Any], alike: list[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from kitae.base.system import SYSTEM
 from kitae.config import check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.serial import strict_json
+from kitae.config.typed import place
 from kitae.runs.tables import (
     EPISODES,
     METRICS,
@@ -158,7 +159,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is no strict JSON, or no object.
     """
-    return _read_json(Path(run_dir) / CONFIG, dict)
+    return read_json(Path(run_dir) / CONFIG, dict)
 
 
 def read_system(run_dir: str | Path) -> list[Any]:
@@ -168,7 +169,7 @@ def read_system(run_dir: str | Path) -> list[Any]:
         FileNotFoundError: There is none: it was trained by an older version.
         ValueError: It is no strict JSON, or no list.
     """
-    return _read_json(Path(run_dir) / SYSTEM, list)
+    return read_json(Path(run_dir) / SYSTEM, list)
 
 
 def algorithm_of(run_dir: str | Path) -> str:
@@ -182,7 +183,30 @@ def algorithm_of(run_dir: str | Path) -> str:
     return UNKNOWN
 
 
-def _read_json(path: Path, kind: type[T]) -> T:
+def flat_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config by their paths, in their order.
+
+    Example:
+        >>> flat_fields({"seed": 0, "algo_params": {"gamma": 0.99}})
+        {'seed': 0, 'algo_params.gamma': 0.99}
+    """
+    fields, left = {}, [("", config)]
+    while left:  # without recursion: a file may be nested as deeply as it likes
+        name, value = left.pop()
+        if isinstance(value, dict) and value:
+            left += [(place(name, key), part) for key, part in reversed(value.items())]
+        else:
+            fields[name] = value
+    return fields
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Reads a file of strict JSON that holds a dict, or a list.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged.
+    """
     try:
         value = strict_json(path.read_bytes())
     except ValueError as error:
