@@ -1,68 +1,197 @@
 import json
-import re
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from kitae.algos import cli
+from kitae.algos.cli.settings import find_agent, named_in, read_settings
+from kitae.algos.presets import AGENTS, preset
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["kitae", *arguments])
+    monkeypatch.setattr(sys, "argv", ["kitae", *map(str, arguments)])
     cli.main()
 
 
-SHORT = ("--n-env-steps", "600", "--n-eval-episodes", "3", "--n-envs", "4")
+def refused(monkeypatch, capsys, *arguments):
+    """Runs what must be refused, and returns what was said."""
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, *arguments)
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
 
 
-def test_train_trains_evaluates_and_says_where_it_is(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "train", "dqn", *SHORT, "--batch-size", "64", "--gamma", "0.9")
-    out = capsys.readouterr().out
-    assert "Training dqn on CartPole-v1: 4 environments, 600 environment steps" in out
-    assert "Greedy evaluation over 3 episodes: mean return" in out
-    config = json.loads((tmp_path / "runs/dqn-CartPole-v1-0/config.json").read_text())
+SHORT = (
+    *("--n-env-steps", "600", "--n-eval-episodes", "3", "--n-envs", "4"),
+    *("--batch-size", "64", "--start-step", "-1"),
+)
+FIRST = "runs/dqn-CartPole-v1-0"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the run of a short training."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        run(monkeypatch, "train", "dqn", *SHORT, "--gamma", "0.9")
+    return folder
+
+
+@pytest.fixture
+def in_trained(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+
+
+def test_train_leaves_its_settings_which_train_the_same_again(
+    in_trained, monkeypatch, capsys
+):
+    config = json.loads(Path(FIRST, "config.json").read_text(encoding="utf-8"))
     assert config["algo_params"]["gamma"] == 0.9
     assert config["update_cfg"]["batch_size"] == 64
     assert config["env_cfg"]["n_envs"] == 4
+    settings = Path(FIRST, "train.toml")
+    told = tomllib.loads(settings.read_text(encoding="utf-8"))
+    assert (told["agent"], told["env_id"], told["algo"]["gamma"]) == (
+        "dqn",
+        "CartPole-v1",
+        0.9,
+    )
+    run(monkeypatch, "train", "dqn", "--config", settings, "--run-name", "again")
+    out = capsys.readouterr().out
+    assert "Training dqn on CartPole-v1: 4 environments, 600 environment steps" in out
+    assert "Greedy evaluation over 3 episodes at 6" in out
+    for name in ("episodes.csv", "config.json"):
+        assert Path("runs/again", name).read_text() == Path(FIRST, name).read_text()
+
+
+def test_a_file_is_overridden_by_flags_and_says_only_what_it_says(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'env_id = "Acrobot-v1"\nn_envs = 2\n[update]\nmax_grad_norm = "none"\n'
+        "[env_kwargs]\nmax_episode_steps = 50\n",
+        encoding="utf-8",
+    )
+    told = read_settings(path, "dqn", AGENTS["dqn"])
+    tuned = preset("dqn", "Acrobot-v1")
+    assert told.n_envs == 2
+    assert told.update.max_grad_norm is None
+    assert told.update.learning_rate == tuned.update_cfg.learning_rate
+    assert told.algo == tuned.algo_params
+    assert told.env_kwargs == {"max_episode_steps": 50}
+    elsewhere = read_settings(path, "dqn", AGENTS["dqn"], "CartPole-v1")
+    assert elsewhere.algo == preset("dqn", "CartPole-v1").algo_params
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[algo]\ngama = 0.9\n", "algo.gama is no field of DQNParams: did you mean g"),
+        ("[algo]\ngamma = 2.0\n", "algo.gamma must be a finite number in [0.0, 1.0]"),
+        ("[algo]\ngamma = '1'\n", "algo.gamma must be a number, got '1'"),
+        ("n_env = 2\n", "n_env is no field of Training: did you mean n_envs"),
+        ("[algo\n", "is no TOML file"),
+        ('agent = "c51"\n', "has the settings of another agent than 'dqn'"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_line(
+    monkeypatch, capsys, tmp_path, content, message
+):
+    Path("bad.toml").write_text(content, encoding="utf-8")
+    said = refused(monkeypatch, capsys, "train", "dqn", "--config", "bad.toml")
+    assert said.startswith("kitae: bad.toml")
+    assert message in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--env-id", "CartPool-v1"), "CartPool"),
-        (("--env-id", "Pendulum-v1"), "DQN needs discrete actions"),
-        (("--batch-size", "0"), "batch_size must be an int of at least 1, got 0"),
-        (("--gamma", "2"), "gamma must be a finite number in [0.0, 1.0], got 2.0"),
-        (("--n-env-steps", "10"), "ends before the first update"),
-        (("--run-name", "../out"), "must not have a part '..'"),
+        (("train", "sarsa"), "agent must be one of dqn, c51, qrdqn"),
+        (("train", "os:path"), "agent 'os:path' is no class of kitae.base.BaseAgent"),
+        (("train", "no_such:DQN"), "agent 'no_such:DQN' cannot be imported"),
+        (("train", "dqn", "--env-id", "CartPool-v1"), "Did you mean: `CartPole`"),
+        (("train", "dqn", "--env-id", "Pendulum-v1"), "DQN needs discrete actions"),
+        (("train", "dqn", "--n-env-steps", "10"), "ends before the first update"),
+        (("train", "dqn", "--run-name", "../out"), "must not have a part '..'"),
+        (("train", "dqn", "--config", "none.toml"), "none.toml"),
+        (("resume", "runs/none"), "there is no run in runs/none: it is not there"),
+        (("eval", "a-file"), "there is no run in a-file: it is a file"),
+        (("report", "a-folder"), "it is a folder without config.json"),
+        (("plot", "runs/none"), "there is no run in runs/none: it is not there"),
+        (("plot",), "plot needs the directories of runs"),
+        (("runs", "none"), "there is no folder none"),
+        (("envs", "zzz"), "no environment of gymnasium has 'zzz' in its id"),
+        (("sweep", "dqn"), "search must name at least one field"),
+        (("sweep", "dqn", "--search", "gamme=0:1"), "search must name one of algo.gam"),
+        (("sweep", "dqn", "--search", "gamma=1:0"), "search must be field=low:high"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_what_the_user_got_wrong_is_told_in_one_line(
     monkeypatch, capsys, arguments, message
 ):
-    with pytest.raises(SystemExit) as exit_:
-        run(monkeypatch, "train", "dqn", *SHORT, *arguments)
-    assert exit_.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    Path("a-file").touch()
+    Path("a-folder").mkdir()
+    said = refused(monkeypatch, capsys, *arguments)
+    assert said.startswith("kitae: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert not Path("runs").exists()
 
 
-def test_a_run_is_resumed(monkeypatch, capsys):
-    run(monkeypatch, "train", "dqn", *SHORT, "--batch-size", "64")
-    with pytest.warns(RuntimeWarning, match=r"n_env_steps: 600 -> 900"):
-        run(
-            monkeypatch,
-            *("train", "dqn", *SHORT, "--batch-size", "64"),
-            *("--n-env-steps", "900", "--resume"),
-        )
-    # Its environments spend steps on resets, so the first part took up to 3 more.
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--batch-size", "0"), "batch_size must be an int of at least 1, got 0"),
+        (("--gamma", "2"), "gamma must be a finite number in [0.0, 1.0], got 2.0"),
+        (("--gama", "0.9"), "--gamma FLOAT"),
+    ],
+)
+def test_a_bad_flag_is_refused_by_name(monkeypatch, capsys, arguments, message):
+    said = refused(monkeypatch, capsys, "train", "dqn", *arguments)
+    assert message in " ".join(said.replace("│", " ").split())
+
+
+def test_a_run_is_resumed_evaluated_and_looked_at(trained, monkeypatch, capsys):
+    folder = trained / FIRST
+    monkeypatch.chdir(trained)
+    run(monkeypatch, "eval", FIRST, "--n-episodes", "2", "--seed", "7")
+    assert "over 2 episodes at 6" in capsys.readouterr().out
+    noted = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert [one["episodes"] for one in noted] == [3, 2]
+    assert noted[-1]["seed"] == 7
+    assert noted[-1]["low"] <= noted[-1]["mean"] <= noted[-1]["high"]
+
+    run(monkeypatch, "plot", "runs", "--out", "curves")
+    assert capsys.readouterr().out.split() == ["curves.png", "curves.svg"]
+    run(monkeypatch, "report", FIRST)
+    assert "DQN" in (folder / "report.html").read_text(encoding="utf-8")
+    run(monkeypatch, "runs")
+    assert "finished" in capsys.readouterr().out
+
+    said = refused(monkeypatch, capsys, "resume", FIRST)
+    assert "environment steps already: to go on, ask for more" in said
+    with pytest.warns(RuntimeWarning, match="learning_rate_annealing ends"):
+        run(monkeypatch, "resume", FIRST, "--n-env-steps", "900")
     out = capsys.readouterr().out
-    assert re.search(r"Trained for (29[7-9]|30\d) environment steps", out)
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "train", "dqn", *SHORT, "--run-name", "never", "--resume")
-    assert "there is no run in runs/never" in capsys.readouterr().err
+    assert "Resuming dqn on CartPole-v1, to 900 environment steps" in out
+    assert "environment steps: mean return" in out
+
+
+def test_an_episode_is_filmed(in_trained, monkeypatch, capsys):
+    pytest.importorskip("moviepy")
+    arguments = ("--n-episodes", "1", "--video", "--n-videos", "2", "--step", "best")
+    run(monkeypatch, "eval", FIRST, *arguments)
+    assert "Filmed 2 episodes of returns" in capsys.readouterr().out
+    films = sorted(Path(FIRST, "videos").rglob("*.mp4"))
+    assert len(films) == 2
+    assert all(film.stat().st_size > 1_000 for film in films)
 
 
 def test_an_interrupted_run_is_told_how_to_go_on(monkeypatch, capsys):
@@ -73,28 +202,118 @@ def test_an_interrupted_run_is_told_how_to_go_on(monkeypatch, capsys):
     step = CartPoleVectorEnv.step
     monkeypatch.setattr(CartPoleVectorEnv, "step", pressed)
     with pytest.raises(SystemExit) as exit_:
-        run(monkeypatch, "train", "dqn", *SHORT, "--batch-size", "64")
+        run(monkeypatch, "train", "dqn", *SHORT)
     assert exit_.value.code == 130
-    out = " ".join(capsys.readouterr().out.split())
+    out = capsys.readouterr().out
     assert "Stopped and saved at 4 environment steps" in out
-    assert "--run-name dqn-CartPole-v1-0 --resume" in out
+    assert f"kitae resume {FIRST}" in out
+    monkeypatch.setattr(CartPoleVectorEnv, "step", step)
+    run(monkeypatch, "resume", FIRST)
+    assert "Trained for 59" in capsys.readouterr().out
 
 
-def test_an_unknown_agent_is_refused_with_those_there_are(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        run(monkeypatch, "train", "sarsa")
-    assert exit_.value.code == 2
-    assert "dqn" in capsys.readouterr().err
+OWN_AGENT = """
+from dataclasses import dataclass
+from kitae.algos import DQN, DQNParams
 
 
-def test_agents_are_listed(monkeypatch, capsys):
+@dataclass(frozen=True)
+class Params(DQNParams):
+    hidden_sizes: tuple[int, ...] = (16,)
+    mine: float = 0.5
+
+
+class Mine(DQN):
+    params_type = Params
+"""
+
+
+def test_an_agent_of_ones_own_is_trained_and_named_to_go_on(monkeypatch, capsys):
+    Path("own_agent.py").write_text(OWN_AGENT, encoding="utf-8")
+    run(monkeypatch, "train", "own_agent:Mine", *SHORT, "--mine", "0.25")
+    folder = Path("runs/Mine-CartPole-v1-0")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["algo_params"]["mine"] == 0.25
+    said = refused(monkeypatch, capsys, "eval", folder)
+    assert "name it by --agent, your own as module:Class" in said
+    run(monkeypatch, "eval", folder, "--agent", "own_agent:Mine", "--n-episodes", "1")
+    assert "over 1 episodes" in capsys.readouterr().out
+
+
+def test_a_file_never_names_what_is_imported(in_trained, monkeypatch, capsys):
+    """Whatever a run's files say, only what the user typed is imported."""
+    Path("evil.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    settings = Path(FIRST, "train.toml")
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(before.replace('"dqn"', '"evil:DQN"'), encoding="utf-8")
+    said = refused(monkeypatch, capsys, "eval", FIRST)
+    settings.write_text(before, encoding="utf-8")
+    assert "settings of another agent than 'dqn'" in said
+
+
+def test_a_sweep_finds_the_better_value_and_goes_on(monkeypatch, capsys):
+    pytest.importorskip("optuna")
+    arguments = ("sweep", "dqn", *SHORT, "--search", "n_epochs=1,2", "gamma=0.5:0.9")
+    run(monkeypatch, *arguments, "--n-trials", "2", "--n-seeds", "2")
+    assert "trial 2/2: mean return" in capsys.readouterr().out
+    run(monkeypatch, *arguments, "--n-trials", "3")
+    out = capsys.readouterr().out
+    assert "trial 3/3: mean return" in out
+    assert "trial 2/3" not in out
+    folder = Path("runs/sweep-dqn-CartPole-v1-0")
+    rows = (folder / "trials.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "trial,mean_return,algo.gamma,update.n_epochs"
+    best = max(rows[1:], key=lambda row: float(row.split(",")[1])).split(",")
+    told = tomllib.loads((folder / "best.toml").read_text(encoding="utf-8"))
+    assert told["algo"]["gamma"] == float(best[2])
+    assert told["update"]["n_epochs"] == int(best[3])
+    assert read_settings(folder / "best.toml", "dqn", AGENTS["dqn"]).n_envs == 4
+
+
+def test_seeds_of_a_sweep_are_one_program_where_that_can_be(monkeypatch, capsys):
+    pytest.importorskip("optuna")
+    arguments = ("--env-id", "phys2d/CartPole-v1", "--search", "gamma=0.5,0.9")
+    run(monkeypatch, "sweep", "dqn", *SHORT, *arguments, "--n-trials", "1")
+    assert "trial 1/1: mean return" in capsys.readouterr().out
+
+
+def test_agents_and_environments_are_listed(monkeypatch, capsys):
     run(monkeypatch, "agents")
-    assert capsys.readouterr().out.startswith("dqn  ")
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in AGENTS)
+    assert "Mnih" in out
+    run(monkeypatch, "envs", "cartpole")
+    assert capsys.readouterr().out.split() == ["CartPole-v1", "phys2d/CartPole-v1"]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_has_settings_for_every_task(agent):
+    for task in ("CartPole-v1", "MountainCar-v0", "phys2d/CartPole-v1", "Unknown-v0"):
+        told = preset(agent, task)
+        assert isinstance(told.algo_params, find_agent(agent).params_type)
+    assert preset(agent, "phys2d/CartPole-v1") == preset(agent, "CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    "arguments, value",
+    [
+        (["--env-id", "A"], "A"),
+        (["--env_id=A"], "A"),
+        (["--env-id"], None),
+        (["--env-idea", "A"], None),
+    ],
+)
+def test_a_flag_is_found_before_the_rest_is_read(arguments, value):
+    assert named_in(arguments, "--env-id") == value
 
 
 def test_the_command_is_installed():
     help_text = subprocess.run(
-        ["kitae", "train", "--help"], capture_output=True, text=True, check=True
+        ["kitae", "train", "rainbow", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "--learning-rate" in help_text
+    assert "--priority-exponent" in help_text
     assert "Environment steps" in help_text

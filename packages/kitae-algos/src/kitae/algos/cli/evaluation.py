@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +57,7 @@ def evaluate(
     env.close()
     if video:
         folder = run_dir / "videos" / f"evaluation-{learner.step}"
-        with _filmed(training, folder) as filmed:
+        with _filmed(training, folder, n_videos) as filmed:
             returns = learner.evaluate(filmed, n_videos, seed=seed)
         shown = ", ".join(f"{value:g}" for value in returns)
         print(f"Filmed {n_videos} episodes of returns {shown} in {folder}")
@@ -65,7 +67,9 @@ def _step(text: str) -> int | Literal["last", "best"]:
     if text in ("last", "best"):
         return text
     if not text.isdigit():
-        raise ValueError(f"step must be last, best or an environment step, got {text!r}")
+        raise ValueError(
+            f"step must be last, best or an environment step, got {text!r}"
+        )
     return int(text)
 
 
@@ -98,8 +102,8 @@ def play(
 
 
 @contextmanager
-def _filmed(training: Training, folder: Path) -> Iterator[VectorEnv]:
-    """Makes one environment that films each of its episodes.
+def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
+    """Makes one environment that films its first `n` episodes.
 
     It films what the environment draws of itself, or where that is another environment
     than the agent was trained on, as with Atari's, what the agent sees.
@@ -109,14 +113,14 @@ def _filmed(training: Training, folder: Path) -> Iterator[VectorEnv]:
             f"--video needs backend gymnasium, got {training.backend}: its "
             "environments do not draw themselves"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
     single = dataclasses.replace(training, n_envs=1, vectorization_mode=None)
     seen = make_env(single)
     try:
         if len(seen.single_observation_space.shape or ()) == 3:
-            yield FilmedObservations(seen, folder)
+            yield FilmedObservations(seen, folder, n)
             return
-        drawn = _drawn(training, folder)
+        drawn = _drawn(training, folder, n)
         try:
             yield ActionMask(drawn) if training.action_mask else drawn
         finally:
@@ -125,28 +129,30 @@ def _filmed(training: Training, folder: Path) -> Iterator[VectorEnv]:
         seen.close()
 
 
-def _drawn(training: Training, folder: Path) -> Any:
+def _drawn(training: Training, folder: Path, n: int) -> Any:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is needed
     env = gym.make(training.env_id, render_mode="rgb_array", **training.env_kwargs)
     return as_vector_env(
         gym.wrappers.RecordVideo(
-            env, str(folder), episode_trigger=lambda _: True, disable_logger=True
+            env, str(folder), episode_trigger=lambda i: i < n, disable_logger=True
         )
     )
 
 
 class FilmedObservations(VectorWrapper):
-    """Films what the first environment shows: one file for each episode.
+    """Films what the first environment shows: a file for each of `n` episodes.
 
     Args:
         env: Of observations `[stack, height, width]`, the newest last, or `[height,
             width, 1 or 3]`, uint8.
         folder: Where the files go.
+        n: Episodes that are filmed.
 
     Raises:
         ImportError: `pip install "kitae-core[video]"` is needed.
     """
 
-    def __init__(self, env: VectorEnv, folder: Path) -> None:
+    def __init__(self, env: VectorEnv, folder: Path, n: int) -> None:
         super().__init__(env)
         try:
             from moviepy import ImageSequenceClip
@@ -155,7 +161,9 @@ class FilmedObservations(VectorWrapper):
                 'videos need MoviePy: pip install "kitae-core[video]"'
             ) from None
         self._clip: Any = ImageSequenceClip
-        self._folder, self._frames, self._episode = folder, [], 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._n, self._episode = folder, n, 0
+        self._frames: list[np.ndarray] = []
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begins an episode."""
@@ -166,7 +174,7 @@ class FilmedObservations(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Takes a frame; an episode that ended is written."""
         result = self.env.step(actions)
-        if result[2][0] or result[3][0]:
+        if self._episode < self._n and (result[2][0] or result[3][0]):
             path = self._folder / f"episode-{self._episode}.mp4"
             clip = self._clip(self._frames, fps=FRAMES_PER_SECOND)
             clip.write_videofile(str(path), logger=None)

@@ -7,7 +7,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from kitae.runs import find_runs, plot_runs, read_run, write_report
+from kitae.algos.cli.settings import check_run
+from kitae.base.run_dir import CONFIG
+from kitae.runs import find_runs, plot_runs, write_report
 
 STYLES = {
     "finished": "green",
@@ -60,7 +62,7 @@ def _return(value: float | None) -> str:
 
 def plot(
     run_dirs: tyro.conf.Positional[tuple[Path, ...]],
-    out: Path = Path("runs.png"),
+    out: Path = Path("learning-curves"),
     metric: str = "episode_return",
     x: Literal["env_steps", "seconds"] = "env_steps",
     smooth: int | None = None,
@@ -87,13 +89,10 @@ def plot(
 def _expanded(paths: tuple[Path, ...]) -> list[Path]:
     found = []
     for path in paths:
-        if not path.is_dir():
-            what = "a file" if path.exists() else "missing"
-            raise FileNotFoundError(f"there is no run in {path}: it is {what}")
-        if (path / "config.json").exists():
-            found.append(path)
-        else:
-            found += [run.run_dir for run in find_runs(path)]
+        runs = [] if (path / CONFIG).exists() else [r.run_dir for r in find_runs(path)]
+        if not runs:
+            check_run(path)
+        found += runs or [path]
     return found
 
 
@@ -107,8 +106,5 @@ def report(
         run_dir: The run's directory.
         out: The file. Default: <run_dir>/report.html.
     """
-    if not run_dir.is_dir():
-        what = "a file" if run_dir.exists() else "missing"
-        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
-    read_run(run_dir)
+    check_run(run_dir)
     print(write_report(run_dir, out))

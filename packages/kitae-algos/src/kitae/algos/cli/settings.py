@@ -16,9 +16,11 @@ from gymnasium.vector import VectorEnv
 import kitae.config as cfg
 from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
+from kitae.base.run_dir import CONFIG
 from kitae.config.serial import config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value
 from kitae.envs.make import make_vec_env
+from kitae.runs import read_run
 
 SETTINGS = "train.toml"
 FIRST_TASK = "CartPole-v1"
@@ -223,8 +225,8 @@ def named_in(arguments: Sequence[str], flag: str) -> str | None:
 
 def started_from(
     arguments: Sequence[str], commands: Sequence[str]
-) -> tuple[str, type[BaseAgent], Training]:
-    """Returns the agent that arguments name, and its settings before the flags.
+) -> tuple[type[BaseAgent], Training]:
+    """Returns the class of the agent that is named, and its settings before the flags.
 
     Args:
         arguments: Of the command line.
@@ -242,8 +244,8 @@ def started_from(
     agent_type = find_agent(agent)
     if path is not None:
         start = read_settings(Path(path), agent, agent_type, env_id)
-        return agent, agent_type, start
-    return agent, agent_type, defaults(agent, agent_type, env_id or FIRST_TASK)
+        return agent_type, start
+    return agent_type, defaults(agent, agent_type, env_id or FIRST_TASK)
 
 
 def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
@@ -282,6 +284,19 @@ def default_run_name(agent: str, training: Training) -> str:
     return f"{agent.rpartition(':')[2]}-{task}-{training.seed}"
 
 
+def check_run(run_dir: Path) -> None:
+    """Refuses what is no run's directory.
+
+    Raises:
+        FileNotFoundError: It is none; what it is, is told.
+    """
+    what = "a file" if run_dir.exists() else "not there"
+    if run_dir.is_dir():
+        what = f"a folder without {CONFIG}"
+    if not (run_dir / CONFIG).is_file():
+        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
+
+
 def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     """Returns whose run it is, and what it was told.
 
@@ -294,29 +309,27 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
         FileNotFoundError: There is no run.
         ValueError: A file is damaged, or `agent` is needed.
     """
-    if not run_dir.is_dir():
-        what = "a file" if run_dir.exists() else "missing"
-        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
-    path, config = run_dir / SETTINGS, run_dir / "config.json"
-    if not config.exists():
-        raise FileNotFoundError(f"there is no run in {run_dir}: it has no config.json")
+    check_run(run_dir)
+    path, config = run_dir / SETTINGS, run_dir / CONFIG
     agent = agent or _shipped_agent(run_dir)
     agent_type = find_agent(agent)
-    told = config_from_json(
-        config.read_text(encoding="utf-8"), agent_type.params_type
-    )
+    told = config_from_json(config.read_text(encoding="utf-8"), agent_type.params_type)
     if path.exists():
         start = read_settings(path, agent, agent_type)
     else:
         start = defaults(agent, agent_type, told.env_cfg.task_name)
     # The config is what counts: a training in Python may have changed it.
-    return agent, agent_type, dataclasses.replace(
-        start,
-        algo=told.algo_params,
-        update=told.update_cfg,
-        train=told.train_cfg,
-        n_envs=told.env_cfg.n_envs,
-        seed=told.seed,
+    return (
+        agent,
+        agent_type,
+        dataclasses.replace(
+            start,
+            algo=told.algo_params,
+            update=told.update_cfg,
+            train=told.train_cfg,
+            n_envs=told.env_cfg.n_envs,
+            seed=told.seed,
+        ),
     )
 
 

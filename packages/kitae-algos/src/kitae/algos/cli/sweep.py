@@ -114,7 +114,7 @@ def _value(text: str) -> Any:
 
 def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
     """Returns `sweep` with the options of the agent that the arguments name."""
-    agent, agent_type, start = started_from(arguments, ["sweep"])
+    agent_type, start = started_from(arguments, ["sweep"])
     params: Any = agent_type.params_type
 
     def sweep(
@@ -238,7 +238,9 @@ def _returns(
     returns = []
     try:
         if as_jax_env(env, training.n_envs) is not None:
-            for run in agent_type(run_name, config).train_seeds(env, n_env_steps, seeds):
+            for run in agent_type(run_name, config).train_seeds(
+                env, n_env_steps, seeds
+            ):
                 returns.append(float(run.agent.evaluate(env, n_episodes).mean()))
             return returns
         for seed in seeds:

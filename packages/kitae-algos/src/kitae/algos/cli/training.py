@@ -40,7 +40,7 @@ class _Settings(Tracker):
 
 def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """Returns `train` with the options of the agent that the arguments name."""
-    agent, agent_type, start = started_from(arguments, ["train"])
+    agent_type, start = started_from(arguments, ["train"])
     params: Any = agent_type.params_type
 
     def train(
@@ -80,7 +80,9 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
     if wandb is not None:
         trackers.append(WandB(wandb))
     n_env_steps = training.train.n_env_steps
-    history = _going(learner, lambda: learner.train(env, n_env_steps, trackers=trackers))
+    history = _going(
+        learner, lambda: learner.train(env, n_env_steps, trackers=trackers)
+    )
     _told(learner, history)
     evaluation.play(learner, env, training.n_eval_episodes)
     env.close()
