@@ -179,7 +179,10 @@ ALL = ("timesteps", "buffers", "modules", "core", "algos")
 
 
 def released(clone):
-    """Tags what the clone is as the first release of everything."""
+    """Tags what the clone is, less what is to be released, as a release of all."""
+    for fragment in clone.path.glob("packages/*/changes/*.md"):
+        fragment.unlink()
+    clone.commit()
     clone.tag(*(f"kitae-{name}-v0.1.0" for name in ALL))
 
 

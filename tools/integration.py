@@ -20,8 +20,17 @@ BACKENDS = {
     "cuda12": ("gpu", 1),
     "tpu": ("tpu", 1),
 }
-# What holds for every agent is tested where the agents are.
-TESTS = ("integration_tests", "packages/kitae-algos/tests/test_family.py")
+# What crosses packages: the tutorial, drivers that agree, sharding, every agent from
+# end to end (which is tested where the agents are), resuming across processes.
+TESTS = (
+    "integration_tests/test_tutorial.py",
+    "integration_tests/test_devices.py",
+    "packages/kitae-algos/tests/test_family.py",
+)
+HALVES = "test_half_and_half_in_two_processes_is_the_whole"
+RESUMING = "integration_tests/test_resume.py"
+# How a process ends is the same on however many devices.
+TESTS_OF = {"cpu8": (*TESTS, f"{RESUMING}::{HALVES}")}
 # In a process of its own: pytest must find JAX untouched, and the device free.
 PROBE = "import jax; print(jax.default_backend(), jax.device_count())"
 
@@ -49,7 +58,8 @@ def main() -> int:
     print(f"integration on {backend}", flush=True)
     # An accelerator is not shared between processes.
     workers = ("-n", "logical", "--dist", "worksteal") if "cpu" in backend else ()
-    command = (sys.executable, "-m", "pytest", *workers, *TESTS, *arguments)
+    tests = TESTS_OF.get(backend, (*TESTS, RESUMING))
+    command = (sys.executable, "-m", "pytest", *workers, *tests, *arguments)
     return subprocess.run(command, cwd=ROOT).returncode
 
 

@@ -5,7 +5,8 @@
 For each package: a new environment outside the tree gets its wheel, the lowest
 versions that it and its siblings allow of what is not ours, and of each sibling the
 lowest release that is allowed, or this tree's where there is none. Then its tests run
-there. All packages are tried, and one line each says on what they pass.
+there, less the slow ones: with `-m "not learning"` these too. All packages are tried,
+and one line each says on what they pass.
 """
 
 import argparse

@@ -17,6 +17,8 @@ from packaging.version import Version
 UV = (sys.executable, "-m", "uv")
 # One for all environments of a run: byte code is kept by where a file lies.
 BYTE_CODE = "pyc"
+# What an installed package is tried by: what takes long proves nothing more of it.
+TRIED = ("-m", "not slow and not learning and not release")
 
 
 class Refused(Exception):
@@ -120,7 +122,8 @@ def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str
         python: the environment's Python.
         package: the package, whose tests are copied.
         cwd: a folder outside the tree.
-        *arguments: further ones of pytest.
+        *arguments: further ones of pytest; another `-m` takes the place of the one
+            that leaves out slow tests.
 
     Returns:
         pytest's last line.
@@ -141,6 +144,7 @@ def run_tests(python: Path, package: Package, cwd: Path, *arguments: str) -> str
     printed = run(
         *pytest,
         copied / "tests",
+        *TRIED,
         *arguments,
         cwd=tree,
         PYTHONPYCACHEPREFIX=cwd / BYTE_CODE,

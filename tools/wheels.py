@@ -5,8 +5,8 @@
 For each package: its sdist, and its wheel built from that sdist, go into `dist/`; the
 wheel is opened and compared with the package's folder and pyproject; then a new
 virtual environment outside the tree gets that wheel, with nothing of ours in reach
-but the other wheels, imports every module of it, and runs the package's own tests. The
-first failure ends the run.
+but the other wheels, imports every module of it, and runs the package's own tests,
+less the slow ones. The first failure ends the run.
 """
 
 import argparse

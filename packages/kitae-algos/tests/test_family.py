@@ -26,6 +26,7 @@ def assert_same_run(agent, history, other, other_history, **tolerance):
         np.testing.assert_allclose(mine, theirs, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_both_drivers_and_seeds_side_by_side_give_the_same_run(name):
     env = make_vec_env("phys2d/CartPole-v1", 4)
@@ -46,6 +47,7 @@ def test_both_drivers_and_seeds_side_by_side_give_the_same_run(name):
 
 
 # Those with a rollout, in whose middle it is, and with a hidden state.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pqn", "r2d2"])
 def test_a_resumed_run_is_the_one_that_was_not_interrupted(name):
     env = make_vec_env("phys2d/CartPole-v1", 4)
@@ -90,6 +92,7 @@ class Everything(gym.Env):
         return {"place": place, "room": np.int64(1 + self.t % 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_dict_observations_several_actions_and_masks(name):
     env = ActionMask(

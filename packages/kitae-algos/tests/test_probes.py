@@ -11,6 +11,8 @@ from gymnasium.spaces import Box, Discrete
 from kitae.envs.functional import JaxVectorEnv
 from kitae.envs.probes import DiscountProbe, PolicyProbe, ValueProbe, make_probe
 
+pytestmark = pytest.mark.slow
+
 N_ENV_STEPS = 32_000
 
 

@@ -29,6 +29,7 @@ def leaves(state):
     return np.asarray(state.priorities.levels[0])[:, :4].T
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_as_often_as_their_priorities_say():
     replay, state = filled(batch_size=70_000, exponent=0.5)
     index = np.arange(6, dtype=np.int32)

@@ -123,6 +123,7 @@ def test_a_single_leaf_is_always_drawn(place, value):
     assert probability.tolist() == [1.0] * 100
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_no_empty_child_is_drawn_at_the_edges(seed):

@@ -83,6 +83,7 @@ def walk_agent(world, env, run_name="run", **changes):
     return world.make_agent(env, run_name, Curious, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -148,6 +149,7 @@ def on_policy_agent(env, run_name, world):
     return Sums(run_name, config)
 
 
+@pytest.mark.slow
 def test_on_policy_too(world):
     env = walks()
     compiled = on_policy_agent(env, "compiled", world)
@@ -172,6 +174,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(world):
     assert states[0] == states[1] != states[2]
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_twice(world):
     env = walks()
     agent = world.make_agent(env, n_env_steps=600, save_frequency=50, log_frequency=20)
@@ -214,6 +217,7 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
     env = walks()
     walk_agent(world, env, n_env_steps=200).train(env, 99)
@@ -242,6 +246,7 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
     assert episodes[0].read_text() == episodes[1].read_text()
 
 
+@pytest.mark.slow
 def test_gymnasiums_own_forms_of_an_environment_are_taken(world):
     single = Walk()
     agent = walk_agent(world, walks())
@@ -311,6 +316,7 @@ def test_refuses_another_number_of_environments_or_other_spaces(world):
         agent.train(JaxVectorEnv(Wider(), 3, 7), 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["reward", "observation", "action", "loss"])
 def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
     class Bad(Walk):
@@ -376,6 +382,7 @@ def test_many_steps_are_counted_as_one_by_one():
     assert many.envs == one.envs
 
 
+@pytest.mark.slow
 def test_each_of_many_seeds_is_as_if_trained_alone(world):
     env = walks()
     changes = {"n_env_steps": 200, "skip_steps": 2, "log_frequency": 30}
@@ -402,6 +409,7 @@ def test_each_of_many_seeds_is_as_if_trained_alone(world):
     assert len(set(returns)) == 3
 
 
+@pytest.mark.slow
 def test_many_seeds_of_an_on_policy_agent(world):
     env = walks()
     agent = on_policy_agent(env, "many", world)
@@ -456,6 +464,7 @@ def test_batches_of_seeds_divide_their_number_and_fit_the_cache(monkeypatch):
     assert batch_of_seeds(large, 15) == 15
 
 
+@pytest.mark.slow
 def test_batches_of_several_seeds_do_as_each_alone(world, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     env = walks()

@@ -76,6 +76,7 @@ class Steps(Probe):
         return (state.cue == 1) & (state.time >= 3)
 
 
+@pytest.mark.slow
 def test_starts_anew_with_each_episode_compiled(world):
     env = JaxVectorEnv(Steps(), 3)
     compiled = world.make_agent(env, agent_type=counting_agent(world))

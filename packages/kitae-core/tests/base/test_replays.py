@@ -44,6 +44,7 @@ def agent_of_samples(world, **told):
     return Sampling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replay_factory", [n_step, prioritised])
 def test_a_replay_is_given_and_used(world, replay_factory):
     told = {"priorities": jnp.ones_like} if replay_factory is prioritised else {}

@@ -306,6 +306,7 @@ def driver(request):
     return {"compiled": lambda env: env, "host": wrap}[request.param]
 
 
+@pytest.mark.slow
 def test_an_agent_that_heeds_masks_is_never_fined(world, driver):
     class Heeds(world.TableAgent):
         def _explore_factory(self, config):

@@ -48,6 +48,7 @@ def values(rows, ends=lambda terminated, truncated: terminated):
     return {key: pytest.approx(q[key], abs=1e-6) for key in targets}
 
 
+@pytest.mark.slow
 def test_each_has_the_values_that_it_says():
     assert values(played("value")) == {(1, 0): 1, (1, 1): 1}
     assert values(played("observation")) == {
@@ -135,6 +136,7 @@ def test_what_is_seen_is_in_the_space(name):
             assert env.single_observation_space.contains(final)
 
 
+@pytest.mark.slow
 def test_both_loops_train_on_it_alike(world):
     compiled = make_probe("distribution", 4)
     agent = world.make_agent(compiled)

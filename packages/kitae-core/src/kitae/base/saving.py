@@ -12,7 +12,12 @@ from kitae.base import checkpoint
 from kitae.base.memory import host_bytes
 from kitae.base.pytrees import addressable, firm, n_bytes
 from kitae.config import check_int
-from kitae.config.serial import config_changes, config_to_json, strict_json
+from kitae.config.serial import (
+    config_changes,
+    config_to_json,
+    strict_json,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -125,7 +130,9 @@ def config_changes_of(agent: "BaseAgent", saved: checkpoint.Saved) -> list[str]:
         ValueError: It is another algorithm's, or its environments are others.
     """
     check_same_algorithm(type(agent), saved)
-    changes = config_changes(saved.facts["config"], agent.config)
+    changes = config_changes(
+        with_defaults(saved.facts["config"], agent.config), agent.config
+    )
     fixed = [line for line in changes if line.startswith(FIXED)]
     if fixed:
         raise ValueError(

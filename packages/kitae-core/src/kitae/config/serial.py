@@ -174,6 +174,48 @@ def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
         raise ValueError("the config is nested too deeply") from None
 
 
+def with_defaults(written: dict[str, Any], config: AlgoConfig) -> dict[str, Any]:
+    """Returns a config that an older version wrote, with the fields it did not know.
+
+    Args:
+        written: What `strict_json` read.
+        config: Tells by its classes what fields there are now; those with a default
+            that were not written have it.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from gymnasium.spaces import Discrete
+        >>> import kitae.config as cfg
+        >>> @dataclass
+        ... class Params:
+        ...     gamma: float = 0.99
+        >>> config = cfg.AlgoConfig(
+        ...     seed=0,
+        ...     algo_params=Params(),
+        ...     update_cfg=cfg.UpdateConfig(),
+        ...     train_cfg=cfg.TrainConfig(n_env_steps=100),
+        ...     env_cfg=cfg.EnvConfig("Mine", Discrete(3), Discrete(2), n_envs=1),
+        ... )
+        >>> old = {"seed": 0, "train_cfg": {"n_env_steps": 50}}
+        >>> with_defaults(old, config)["train_cfg"]["save_frequency"]
+        -1
+    """
+    return _completed(written, config)
+
+
+def _completed(written: Any, part: Any) -> Any:
+    if not (isinstance(written, dict) and dataclasses.is_dataclass(part)):
+        return written
+    completed = {}
+    for field in dataclasses.fields(part):
+        if field.name in written:
+            value = getattr(part, field.name)
+            completed[field.name] = _completed(written[field.name], value)
+        elif field.init and field.default is not dataclasses.MISSING:
+            completed[field.name] = plain(field.default)
+    return {**completed, **{k: v for k, v in written.items() if k not in completed}}
+
+
 def config_changes(
     old: AlgoConfig | dict[str, Any], new: AlgoConfig | dict[str, Any]
 ) -> list[str]:

@@ -72,8 +72,8 @@ def searched(text: str, training: Training) -> Searched:
         >>> from kitae.algos.cli.settings import defaults
         >>> from kitae.algos import DQN
         >>> start = defaults("dqn", DQN, "CartPole-v1")
-        >>> searched("learning_rate=1e-4:1e-2:log", start)
-        Searched(name='update.learning_rate', choices=(), low=0.0001, high=0.01, log=True)
+        >>> searched("learning_rate=1e-4:1e-2:log", start).name
+        'update.learning_rate'
         >>> searched("algo.double_q=true,false", start).choices
         (True, False)
     """
