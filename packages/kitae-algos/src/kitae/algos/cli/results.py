@@ -11,6 +11,7 @@ from kitae.algos.cli.settings import check_run
 from kitae.base.run_dir import CONFIG
 from kitae.runs import find_runs, plot_runs, write_report
 
+WIDE = 110  # columns of a terminal
 STYLES = {
     "finished": "green",
     "running": "bold cyan",
@@ -29,27 +30,25 @@ def runs(root: tyro.conf.Positional[Path] = Path("runs")) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     found = sorted(find_runs(root), key=lambda run: run.modified)
-    table = Table(box=None, header_style="bold")
-    table.add_column("run", overflow="fold")
-    for name in ("agent", "task"):
-        table.add_column(name)
-    for name in ("seed", "steps", "return", "best", "time"):
+    console = Console()
+    # Runs are mostly named by them.
+    wide = console.width >= WIDE
+    columns = ["run", *(["agent", "task", "seed"] if wide else [])]
+    table = Table(*columns, box=None, header_style="bold")
+    for name in ("steps", "return", "best", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for run in found:
         minutes, seconds = divmod(round(run.seconds), 60)
         table.add_row(
             run.name,
-            run.algorithm,
-            run.task,
-            str(run.seed),
+            *([run.algorithm, run.task, str(run.seed)] if wide else []),
             f"{run.env_steps:,}",
             _return(run.last_return),
             _return(run.best_return),
             f"{minutes}:{seconds:02}",
             f"[{STYLES[run.state]}]{run.state}[/]",
         )
-    console = Console()
     console.print(table if found else f"no runs in {root}")
     for run in found:
         if run.problem:
