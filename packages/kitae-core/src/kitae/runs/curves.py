@@ -238,10 +238,9 @@ def _bootstrap(
 
 def _differences(fields: dict[str, Any], alike: list[dict[str, Any]]) -> str:
     """Tells how a group differs from those of the same title, as ` (rate 0.1, ...)`."""
-    names = dict.fromkeys(name for theirs in alike for name in theirs)
-    told = [
-        f"{name.rpartition('.')[2]} {short(fields.get(name, 'absent'))}"
-        for name in names
-        if any(theirs.get(name, ABSENT) != fields.get(name, ABSENT) for theirs in alike)
-    ]
+    told = []
+    for path in dict.fromkeys(path for theirs in alike for path in theirs):
+        value, name = fields.get(path, ABSENT), path.rpartition(".")[2]
+        if any(theirs.get(path, ABSENT) != value for theirs in alike):
+            told.append(f"no {name}" if value is ABSENT else f"{name} {short(value)}")
     return f" ({', '.join(told)})" if told else ""

@@ -63,7 +63,8 @@ def render(
             'plots need matplotlib: pip install "kitae-core[plot]"'
         ) from None
     content = io.BytesIO()
-    with matplotlib.rc_context({**RC, **(rc or {})}):
+    settings: Any = {**RC, **(rc or {})}
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         written = {"png": "Software", "svg": "Date"}  # by whom, when: left out
