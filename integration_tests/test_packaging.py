@@ -447,9 +447,10 @@ def test_importing_the_targets_costs_little_more_than_jax():
     assert min(float(python("-c", code).stdout) for _ in range(3)) <= 0.1
 
 
-def test_importing_the_agents_loads_nothing_that_they_may_not_need():
-    code = "import json, sys, kitae.base; print(json.dumps(sorted(sys.modules)))"
+def test_importing_agents_and_runs_loads_nothing_that_they_may_not_need():
+    code = "import json, sys, kitae.runs; print(json.dumps(sorted(sys.modules)))"
     loaded = {name.split(".")[0] for name in json.loads(python("-c", code).stdout)}
     assert {"kitae", "jax"} <= loaded
     heavy = {"distrax", "tensorflow_probability", "flax", "orbax", "tensorboardX"}
+    heavy |= {"matplotlib", "jinja2"}
     assert loaded & heavy == set()
