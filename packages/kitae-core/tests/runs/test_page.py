@@ -189,14 +189,14 @@ def test_no_film_leads_out_of_the_run(whole_run, tmp_path):
 
 def test_whatever_a_run_says_is_text(write_run):
     """Even the names of its columns, films and fields."""
-    column = HOSTILE.replace('"', "").replace(",", "")
+    quoted = '"' + HOSTILE.replace('"', '""') + '"'  # as CSV has it
     run_dir = write_run(
         agent=HOSTILE,
         task_name=HOSTILE,
         algo_params={HOSTILE: HOSTILE, "deep": {HOSTILE: [HOSTILE]}},
         episodes=[(1, 1.0, 1)],
         metrics=[(1, 1.0, 0.5)],
-        columns=[column],
+        columns=[quoted],
     )
     packages = {"env_step": HOSTILE, "agent": HOSTILE, "packages": {HOSTILE: HOSTILE}}
     (run_dir / "system.json").write_text(json.dumps([HOSTILE, packages]))
@@ -207,7 +207,7 @@ def test_whatever_a_run_says_is_text(write_run):
     assert shown.tags["script"] == shown.tags["img"] == 0
     assert not [a for a in shown.attributes if a[1].startswith("on")]
     assert shown.headings[0] == f"{HOSTILE} on {HOSTILE}"
-    assert column in shown.text
+    assert shown.values("svg", "aria-label")[-1].startswith(f"{HOSTILE} over 1 env")
     assert path.read_text("utf-8").count(html.escape("<script>")) > 8
 
 
