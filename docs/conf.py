@@ -38,10 +38,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 72
 add_module_names = False
 
-# Nothing is asked of the network: names of other projects are not looked up.
-nitpick_ignore_regex = [
-    (r"py:.*", r"(?!kitae).*"),
-]
+# Nothing is asked of the network: names of other projects are not looked up. Private
+# ones have no page.
+nitpick_ignore_regex = [(r"py:.*", r"(?!kitae\.).*|kitae\..*\._.*")]
 
 # The site
 html_theme = "furo"

@@ -74,11 +74,12 @@ def test_a_search_finds_every_name_that_a_page_imports(found):
         assert set(imported_names(page)) <= names, page
 
 
-@pytest.mark.parametrize("name", kitae.algos.__all__)
+AGENTS = [n for n in kitae.algos.__all__ if hasattr(getattr(kitae.algos, n), "factories")]
+
+
+@pytest.mark.parametrize("name", AGENTS)
 def test_an_algorithm_has_a_page_with_all_of_its_parameters(name, pages):
     agent = getattr(kitae.algos, name)
-    if not hasattr(agent, "factories"):
-        pytest.skip("not an agent")
     module = agent.__module__.rpartition(".")[2]
     page = SITE / "algorithms" / f"{module}.html"
     text = page.read_text("utf-8")

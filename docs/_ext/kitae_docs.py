@@ -105,6 +105,27 @@ def skip_field_aliases(
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def anchor_aliases(app: Sphinx, doctree: nodes.document) -> None:
+    """Lets what is imported be found by the name of its own module too.
+
+    Sphinx knows both names, but pages of source lead to the second one, which would be
+    no place on the page.
+    """
+    other_names = {
+        entry.node_id: name
+        for name, entry in app.env.domains.python_domain.objects.items()
+        if entry.aliased and entry.docname == app.env.docname
+    }
+    for signature in doctree.findall(addnodes.desc_signature):
+        ids = signature["ids"]
+        ids += [other_names[name] for name in ids if name in other_names]
+
+
+def keep_aliases_here(app: Sphinx, module: str, name: str) -> str | None:
+    """Says that the source of an alias is where it is named, not where `dict` is."""
+    return module if module == "kitae.types" else None
+
+
 def name_other_pages(app: Sphinx, docname: str, content: list[str]) -> None:
     """Puts the pages that `index.md` does not name where it says `(other pages)`."""
     if docname == "index":
@@ -119,5 +140,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_post_transform(LinkNames)
     app.add_directive("parameters", Parameters)
     app.connect("autodoc-skip-member", skip_field_aliases)
+    app.connect("doctree-read", anchor_aliases)
+    app.connect("viewcode-follow-imported", keep_aliases_here)
     app.connect("source-read", name_other_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -43,7 +43,7 @@ class NoisyDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps floats of shape [..., n] to [..., features]."""
+        """Maps floats of shape `[..., n]` to `[..., features]`."""
         n_inputs = x.shape[-1]
         bound = 1.0 / math.sqrt(n_inputs)
 
@@ -93,7 +93,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps floats of shape [..., n] to [..., hidden_sizes[-1]]."""
+        """Maps floats of shape `[..., n]` to `[..., hidden_sizes[-1]]`."""
         dense = NoisyDense if self.noisy else nn.Dense
         for size in self.hidden_sizes:
             x = dense(size)(x)

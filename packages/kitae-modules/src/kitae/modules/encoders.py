@@ -62,8 +62,8 @@ def encoder_factory(
             image; `()` for none. None: (64, 64); where there is an image, what the
             image encoder has, (512,) for `NatureCNN`.
         preprocess_fn: Function applied first, inside the network, to observations
-            [batch, *shape] of the space's dtype, or to a dict of such arrays. It
-            returns one array [batch, ...].
+            `[batch, *shape]` of the space's dtype, or to a dict of such arrays. It
+            returns one array `[batch, ...]`.
         channel_first: Layout of images, see `ImageEncoder`.
         layer_norm: Normalise each layer before its activation; of the layers of an
             image encoder, those that it says.
@@ -72,7 +72,7 @@ def encoder_factory(
             `partial(ImpalaCNN, width=2)`.
 
     Returns:
-        A module that maps observations [..., *shape] to float32 [..., features].
+        A module that maps observations `[..., *shape]` to float32 `[..., features]`.
 
     Raises:
         TypeError: If the space is of another kind, or an argument has another type.

@@ -47,7 +47,7 @@ class QHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps features [..., f] to [..., n_actions] or [..., n_actions, n_atoms]."""
+        """Maps `[..., f]` to `[..., n_actions]`, or to `[..., n_actions, n_atoms]`."""
         if not self.dueling:
             return self._stream(features, self.n_actions)
         value = self._stream(features, 1, "value")

@@ -21,9 +21,9 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         hidden_sizes: Units of each dense layer after the convolutions.
-        channel_first: True for images [channels, height, width], False for [height,
-            width, channels]. None: found from the shape, where only one end is too
-            small (below 36 pixels) to be a side of the image.
+        channel_first: True for images `[channels, height, width]`, False for
+            `[height, width, channels]`. None: found from the shape, where only one end
+            is too small (below 36 pixels) to be a side of the image.
         observation_shape: Shape of one image. None: any.
         layer_norm: Normalise each layer before its activation, as PQN does (Gallici
             et al., 2024).
@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps images [..., *image shape] to float32 [..., features].
+        """Maps images `[..., *image shape]` to float32 `[..., features]`.
 
         uint8 is divided by 255; other dtypes are cast to float32 as they are.
 
@@ -68,7 +68,7 @@ class ImageEncoder(nn.Module):
         return MLP(self.hidden_sizes, layer_norm=self.layer_norm)(x)
 
     def convolve(self, x: jax.Array) -> jax.Array:
-        """Maps float32 [batch, height, width, channels] to [batch, ...], activated."""
+        """Maps `[batch, height, width, channels]` to `[batch, ...]`, activated."""
         raise NotImplementedError(f"{type(self).__qualname__} must write convolve")
 
 

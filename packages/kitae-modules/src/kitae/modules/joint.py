@@ -19,7 +19,7 @@ class PreprocessedEncoder(nn.Module):
 
     Attributes:
         encoder: The encoder of what `preprocess_fn` returns.
-        preprocess_fn: Maps [batch, *observation_shape] to [batch, ...].
+        preprocess_fn: Maps `[batch, *observation_shape]` to `[batch, ...]`.
         observation_shape: Shape of one observation before `preprocess_fn`; a dict of
             shapes where observations are a dict.
     """
@@ -30,7 +30,7 @@ class PreprocessedEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: Any) -> jax.Array:
-        """Maps [..., *observation_shape] to float32 [..., features].
+        """Maps `[..., *observation_shape]` to float32 `[..., features]`.
 
         Raises:
             ValueError: If the last axes are not `observation_shape`.
@@ -65,7 +65,7 @@ class DictEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: Mapping[str, Any]) -> jax.Array:
-        """Maps a dict of [..., *shape of the part] to float32 [..., features].
+        """Maps a dict of `[..., *shape of the part]` to float32 `[..., features]`.
 
         A part "action_mask" that has no encoder is left out.
 

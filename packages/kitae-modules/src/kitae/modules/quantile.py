@@ -32,7 +32,7 @@ class CosineEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, taus: jax.Array) -> jax.Array:
-        """Maps fractions in [0, 1], of shape [...], to [..., features]."""
+        """Maps fractions in [0, 1], of shape `[...]`, to `[..., features]`."""
         multiples = math.pi * jnp.arange(self.n_cosines, dtype=taus.dtype)
         multiples = multiples.reshape((1,) * taus.ndim + (-1,))
         return nn.relu(nn.Dense(self.features)(jnp.cos(taus[..., None] * multiples)))
@@ -134,8 +134,8 @@ def iqn_factory(
         image_encoder: Makes the encoder of images, see `encoder_factory`.
 
     Returns:
-        A module that maps observations [..., *shape] and fractions [..., n_taus] to
-        quantiles, float32 [..., n_taus, n_actions].
+        A module that maps observations `[..., *shape]` and fractions `[..., n_taus]` to
+        quantiles, float32 `[..., n_taus, n_actions]`.
 
     Raises:
         TypeError: If the observation space is of another kind, or an argument of

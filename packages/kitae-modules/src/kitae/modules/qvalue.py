@@ -40,9 +40,9 @@ class DiscreteQValue(nn.Module):
 
     @nn.compact
     def __call__(self, observations: Any) -> jax.Array:
-        """Maps observations [..., *shape] to Q-values, float32 [..., n_actions].
+        """Maps observations `[..., *shape]` to Q-values, float32 `[..., n_actions]`.
 
-        With `n_atoms`, to [..., n_actions, n_atoms].
+        With `n_atoms`, to `[..., n_actions, n_atoms]`.
         """
         features = self.encoder(observations)
         head = QHead(
@@ -75,7 +75,7 @@ class ContinuousQValue(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        """Maps observations [..., *shape] and actions to float32 [..., 1].
+        """Maps observations `[..., *shape]` and actions to float32 `[..., 1]`.
 
         Raises:
             ValueError: If the last axes of `actions` are not `action_shape`, or if its
@@ -133,17 +133,17 @@ def qvalue_factory(
         layer_norm: Normalise each layer before its activation, as PQN does (Gallici et
             al., 2024).
         preprocess_fn: Function applied first, inside the network, to observations
-            [batch, *shape]; it returns one array [batch, ...].
-        channel_first: Layout of an image: True for [channels, height, width], False
-            for [height, width, channels], None to find it from the shape.
+            `[batch, *shape]`; it returns one array `[batch, ...]`.
+        channel_first: Layout of an image: True for `[channels, height, width]`, False
+            for `[height, width, channels]`, None to find it from the shape.
         image_encoder: Makes the encoder of images, see `encoder_factory`.
 
     Returns:
-        For Discrete actions, a module that maps observations [..., *shape] to
-        float32 [..., n], where column `i` is the action `start + i`; [..., n, n_atoms]
-        with atoms. For MultiDiscrete ones the same, where column `i` is
+        For Discrete actions, a module that maps observations `[..., *shape]` to
+        float32 `[..., n]`, where column `i` is the action `start + i`; with atoms, to
+        `[..., n, n_atoms]`. For MultiDiscrete ones the same, where column `i` is
         `discrete_actions(action_space).from_index(i)`. For Box actions, one that maps
-        observations and actions to float32 [..., 1].
+        observations and actions to float32 `[..., 1]`.
 
     Raises:
         TypeError: If a space is of another kind, or an argument of another type.

@@ -29,7 +29,7 @@ class VectorEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps [..., *observation_shape] of any dtype to float32 [..., features].
+        """Maps `[..., *observation_shape]` of any dtype to float32 `[..., features]`.
 
         Raises:
             ValueError: If the last axes are not `observation_shape`.
@@ -62,7 +62,7 @@ class DiscreteEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps whole numbers of shape [...] to float32 [..., features]."""
+        """Maps whole numbers of shape `[...]` to float32 `[..., features]`."""
         index = jnp.asarray(observations).astype(jnp.int32) - self.start
         x = jax.nn.one_hot(index, self.n, dtype=jnp.float32)
         return MLP(self.hidden_sizes, self.activation, self.layer_norm)(x)
@@ -95,7 +95,7 @@ class MultiDiscreteEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Maps whole numbers [..., *observation_shape] to float32 [..., features].
+        """Maps whole numbers `[..., *observation_shape]` to float32 `[..., features]`.
 
         Raises:
             ValueError: If the last axes are not `observation_shape`.
