@@ -2,10 +2,13 @@
 
 - In Markdown and in docstrings alike, `code` that is the name of something public leads
   to its page.
+- The reference shows signatures without what flax adds to them, and named tuples without
+  a second list of their fields.
 - The directive `parameters` makes the table of a dataclass's fields.
 - A page in `docs/` that `index.md` does not name is in its contents all the same.
 """
 
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -14,10 +17,13 @@ from typing import Any, ClassVar
 
 import griffe
 from docutils import nodes
+from flax import linen as nn
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import stringify_signature
 
 NAME = re.compile(r"(kitae\.)?[A-Za-z_][\w.]*(\(\))?")
 NO_LINK_INSIDE = (nodes.reference, nodes.title, addnodes.desc_signature)
@@ -85,7 +91,10 @@ class Parameters(SphinxDirective):
         for field in fields(kind):
             text = meaning[field.name].replace("|", r"\|")
             rows.append(f"| `{field.name}` | `{field.default!r}` | {text} |")
-        return self.parse_text_to_nodes("\n".join(rows))
+        made = self.parse_text_to_nodes("\n".join(rows))
+        for node in made:
+            node["classes"].append("parameters")
+        return made
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -96,6 +105,36 @@ def meanings(kind: type) -> dict[str, str]:
             if section.kind is griffe.DocstringSectionKind.attributes:
                 found |= {a.name: " ".join(a.description.split()) for a in section.value}
     return found
+
+
+class Named:
+    """A function among defaults: its name is shown, not its place in memory."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __repr__(self) -> str:
+        return self.function.__name__
+
+
+def sign_flax_modules(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: Any, *_: Any
+) -> tuple[str, None] | None:
+    """Leaves out what flax adds to the arguments of each of its modules."""
+    if what != "class" or not issubclass(obj, nn.Module):
+        return None
+    own = [
+        parameter.replace(default=_named(parameter.default))
+        for name, parameter in inspect.signature(obj).parameters.items()
+        if name not in ("parent", "name")
+    ]
+    signature = inspect.Signature(own)
+    return stringify_signature(signature, unqualified_typehints=True), None
+
+
+def _named(default: Any) -> Any:
+    is_function = callable(default) and default is not inspect.Parameter.empty
+    return Named(default) if is_function else default
 
 
 def skip_field_aliases(
@@ -137,8 +176,12 @@ def name_other_pages(app: Sphinx, docname: str, content: list[str]) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tells Sphinx of all of it."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as the docstrings call them
     app.add_post_transform(LinkNames)
     app.add_directive("parameters", Parameters)
+    app.connect("autodoc-process-signature", sign_flax_modules)
     app.connect("autodoc-skip-member", skip_field_aliases)
     app.connect("doctree-read", anchor_aliases)
     app.connect("viewcode-follow-imported", keep_aliases_here)
