@@ -74,7 +74,9 @@ def test_a_search_finds_every_name_that_a_page_imports(found):
         assert set(imported_names(page)) <= names, page
 
 
-AGENTS = [n for n in kitae.algos.__all__ if hasattr(getattr(kitae.algos, n), "factories")]
+AGENTS = [
+    n for n in kitae.algos.__all__ if hasattr(getattr(kitae.algos, n), "factories")
+]
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -2,8 +2,8 @@
 
 - In Markdown and in docstrings alike, `code` that is the name of something public leads
   to its page.
-- The reference shows signatures without what flax adds to them, and named tuples without
-  a second list of their fields.
+- The reference shows signatures without what flax adds to them, and named tuples
+  without a second list of their fields.
 - The directive `parameters` makes the table of a dataclass's fields.
 - A page in `docs/` that `index.md` does not name is in its contents all the same.
 """
@@ -103,7 +103,8 @@ def meanings(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         for section in griffe.Docstring(base.__doc__ or "").parse("google"):
             if section.kind is griffe.DocstringSectionKind.attributes:
-                found |= {a.name: " ".join(a.description.split()) for a in section.value}
+                for attribute in section.value:
+                    found[attribute.name] = " ".join(attribute.description.split())
     return found
 
 
