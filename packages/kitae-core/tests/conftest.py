@@ -1,7 +1,9 @@
 """Environments and agents small enough to know by heart."""
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import gymnasium as gym
 import jax
@@ -58,6 +60,76 @@ class CountEnv(gym.Env):
 
     def _observation(self):
         return np.array([self.count], np.float32)
+
+
+# When an agent comes, when it leaves, and whether it is cut off then. The names are in
+# no order of their own.
+LIVES = {"b": (0, 4, True), "a": (0, 2, False), "late": (1, 3, False)}
+
+
+def count_agents(n_envs=2, lives=LIVES, **told):
+    """Environments of several agents who each count, as `CountEnv` does.
+
+    Agent `i` of environment `e` begins at `100_000 * e + 1_000 * i`. An action should
+    tell whether its agent's count is odd; those that do not are counted as wrong.
+
+    Args:
+        n_envs: Copies.
+        lives: Of the agents, as `LIVES`.
+        told: Functions, by "observation" and so on, that spoil what a step tells.
+    """
+    pettingzoo = pytest.importorskip("pettingzoo", reason="PettingZoo is not installed")
+    from kitae.envs.pettingzoo import PARTS, make_pettingzoo
+
+    class CountAgents(pettingzoo.ParallelEnv):
+        metadata: ClassVar = {"name": "count_agents"}
+        possible_agents: ClassVar = list(lives)
+
+        def __init__(self, first=0):
+            self.first, self.count = first, -100
+            self.seeds, self.n_wrong, self.n_steps = [], 0, Counter()
+
+        def observation_space(self, agent):
+            return CountEnv.observation_space
+
+        def action_space(self, agent):
+            return CountEnv.action_space
+
+        def reset(self, seed=None, options=None):
+            self.seeds.append(seed)
+            self.count += 100
+            self.t = 0
+            self.agents = [name for name in lives if lives[name][0] == 0]
+            infos = {name: {} for name in self.agents}
+            return {name: self._seen(name) for name in self.agents}, infos
+
+        def step(self, actions):
+            there = list(self.agents)
+            assert list(actions) == there
+            counts = {name: int(self._seen(name)[0]) for name in there}
+            self.n_wrong += sum(counts[name] % 2 != actions[name] for name in there)
+            self.n_steps.update(there)
+            self.count += 1
+            self.t += 1
+            here = there + [name for name in lives if lives[name][0] == self.t]
+            ended = {name: lives[name][1] == self.t for name in here}
+            self.agents = [name for name in here if not ended[name]]
+            parts = (
+                {name: self._seen(name) for name in here},
+                {name: float(counts.get(name, 0)) for name in here},
+                {name: ended[name] and not lives[name][2] for name in here},
+                {name: ended[name] and lives[name][2] for name in here},
+            )
+            kinds = zip(PARTS, parts, strict=True)
+            spoilt = [told.get(kind, dict)(part) for kind, part in kinds]
+            return *spoilt, {name: {} for name in here}
+
+        def _seen(self, name):
+            first = self.first + 1_000 * self.possible_agents.index(name)
+            return np.array([first + self.count], np.float32)
+
+    numbers = itertools.count()
+    return make_pettingzoo(lambda: CountAgents(100_000 * next(numbers)), n_envs)
 
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
@@ -173,7 +245,8 @@ def make_config(env, seed=0, algo_params=None, n_env_steps=100, **changes):
             task_name="Count",
             observation_space=env.single_observation_space,
             action_space=env.single_action_space,
-            n_envs=env.num_envs,
+            n_envs=getattr(env, "num_envs", None) or env.n_envs,
+            n_agents=getattr(env, "n_agents", 1),
         ),
     )
 
@@ -194,7 +267,8 @@ def world():
     class World:
         pass
 
-    things = [CountEnv, count_envs, TableParams, TableAgent, table_train_state]
+    things = [CountEnv, count_envs, count_agents]
+    things += [TableParams, TableAgent, table_train_state]
     for thing in [*things, make_config, make_agent]:
         setattr(World, thing.__name__, staticmethod(thing))
     World.MODES = MODES

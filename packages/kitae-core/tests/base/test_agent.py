@@ -7,7 +7,6 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
 import kitae.base
-import kitae.config as cfg
 from kitae.base import AlgoType, IActor, IAgent, IBuffer
 from kitae.buffer import Experience, OffPolicyBuffer, OnPolicyBuffer, stored_rows
 
@@ -67,30 +66,6 @@ def test_skip_steps_of_zero_is_refused_at_once(world):
         ValueError, match="skip_steps must be an int of at least 1, got 0"
     ):
         world.make_agent(world.count_envs(), skip_steps=0)
-
-
-def test_several_agents_cannot_be_trained(world):
-    env = world.count_envs()
-    config = world.make_config(env)
-    several = cfg.AlgoConfig(
-        config.seed,
-        config.algo_params,
-        config.update_cfg,
-        config.train_cfg,
-        cfg.EnvConfig(
-            "Count",
-            env.single_observation_space,
-            env.single_action_space,
-            2,
-            n_agents=2,
-        ),
-    )
-    agent = world.TableAgent("run", several)
-    keys = agent.interact_keys({"one": jnp.zeros(1), "other": jnp.zeros(1)})
-    assert set(keys) == {"one", "other"}
-    assert not jnp.array_equal(*(jax.random.key_data(key) for key in keys.values()))
-    with pytest.raises(ValueError, match="n_agents = 2"):
-        agent.train(env, 20)
 
 
 def test_exploring_by_hand_draws_new_keys(world):

@@ -307,17 +307,18 @@ class R2D2(OffPolicyValueAgent):
 
     def _check_config(self, config: cfg.AlgoConfig) -> None:
         super()._check_config(config)
-        length, n_envs = config.algo_params.sequence_length, config.env_cfg.n_envs
+        # Of several agents one may leave: as many steps fill somebody's sequence.
+        length, n_rows = config.algo_params.sequence_length, config.env_cfg.n_rows
         if config.update_cfg.max_buffer_size < length:
             raise ValueError(
                 f"max_buffer_size = {config.update_cfg.max_buffer_size} time steps "
                 f"never hold a sequence of sequence_length = {length}"
             )
-        if config.start_step < length * n_envs:
+        if config.start_step < length * n_rows:
             raise ValueError(
                 f"start_step = {config.start_step} must be at least sequence_length * "
-                f"n_envs = {length} * {n_envs} = {length * n_envs}, when there is a "
-                "first sequence"
+                f"n_envs * n_agents = {length} * {n_rows} = {length * n_rows}, when "
+                "there is a first sequence"
             )
 
     def initial_hidden_state(self, n_envs: int) -> Any:

@@ -19,9 +19,10 @@ from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
 from kitae.base.evaluation import evaluate
 from kitae.base.export import export
-from kitae.base.host import device_step, train_on_host
+from kitae.base.host import device_step, meet, train_on_host
 from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.memory import available_bytes, readable
+from kitae.base.multi_agent import by_name, default_names, over_agents
 from kitae.base.programs import Programs
 from kitae.base.pytrees import n_bytes, owned, same_leaves
 from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
@@ -34,9 +35,11 @@ from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
+from kitae.config.schedule import held_rows
 from kitae.config.serial import config_from_json
 from kitae.envs.checks import checked_observation
 from kitae.envs.functional import as_jax_env
+from kitae.envs.pettingzoo import PettingZooEnvs
 from kitae.types import ExploreFn, Info, Observation, State
 
 
@@ -54,7 +57,9 @@ class BaseAgent(IAgent):
         config: Everything else.
         train_state_factory: `(key, config, *, preprocess_fn, tabulate) -> state`.
         explore_factory: `(config) -> explore_fn(state, key, observations, **kwargs)`,
-            which returns actions and log-probabilities, environments first.
+            which returns actions and log-probabilities, environments first. It is
+            written for one agent; where there are several, `self.explore_fn` takes
+            keys and observations by their names, and returns the others so.
         process_experience_factory: `(config) -> fn(state, key, experience)`, which
             returns a tuple of arrays.
         update_step_factory: `(config) -> fn(state, key, processed)`, which returns the
@@ -110,6 +115,8 @@ class BaseAgent(IAgent):
         self._make_state = make_state
         self.state = make_state(stream_key(config.seed, Stream.INIT), tabulate)
         self.explore_fn = explore_factory(config)
+        if config.env_cfg.n_agents > 1:
+            self.explore_fn = over_agents(self.explore_fn)
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
         self._start()
@@ -123,8 +130,14 @@ class BaseAgent(IAgent):
         # are held as plain numbers: typed keys take a slower way into a program.
         self.interact_key = jax.random.key_data(self.key)
         self.learn_key = jax.random.key_data(stream_key(config.seed, Stream.LEARN))
+        # Of several agents, in the order of their rows: until there is an environment
+        # whose they are, any.
+        n_agents = config.env_cfg.n_agents
+        self._agent_names = default_names(n_agents) if n_agents > 1 else None
         # What `explore` and `select_action` remember from one step to the next.
-        self.hidden_state = self.initial_hidden_state(config.env_cfg.n_envs)
+        self.hidden_state = self.initial_hidden_state(config.env_cfg.n_rows)
+        if self._agent_names is not None:
+            self.hidden_state = by_name(self.hidden_state, self._agent_names)
         self.memory: Any = None
         self._pending: tuple[Any, np.ndarray] | None = None
         self._compiled_for: tuple[Any, Programs] | None = None
@@ -136,7 +149,7 @@ class BaseAgent(IAgent):
         self.step = 0
         self.iteration = 0
         self.updates = 0
-        self.rows = np.zeros(config.env_cfg.n_envs, np.int64)
+        self.rows = np.zeros(config.env_cfg.n_rows, np.int64)
         self.run_dir: Path | None = None
 
     # --- What a subclass is made of -------------------------------------------------
@@ -199,7 +212,7 @@ class BaseAgent(IAgent):
         An agent with a memory of its own, such as a recurrent network's, overrides it,
         reads `self.hidden_state` in `explore` and `select_action` and assigns the new
         one. What it read is stored as `Experience.hidden_state`, if `experience_type`
-        asks for it.
+        asks for it. Where there are several agents, both are dicts by their names.
 
         Args:
             n_envs: The size of the first axis of each leaf.
@@ -264,7 +277,7 @@ class BaseAgent(IAgent):
 
     def train(
         self,
-        env: VectorEnv | gym.Env,
+        env: VectorEnv | gym.Env | PettingZooEnvs,
         n_env_steps: int,
         *,
         devices: Sequence[Any] | None = None,
@@ -279,7 +292,8 @@ class BaseAgent(IAgent):
 
         Args:
             env: A `gymnasium.vector.VectorEnv` of `n_envs` environments, or, where
-                that is 1, a `gymnasium.Env`.
+                that is 1, a `gymnasium.Env`. For several agents, what
+                `kitae.envs.pettingzoo.make_pettingzoo` makes.
             n_env_steps: Environment steps (transitions), summed over the parallel
                 environments, at least 1. The last vector step is taken whole, so up
                 to `n_envs - 1` more.
@@ -349,7 +363,7 @@ class BaseAgent(IAgent):
 
     def resume(
         self,
-        env: VectorEnv | gym.Env,
+        env: VectorEnv | gym.Env | PettingZooEnvs,
         n_env_steps: int,
         *,
         step: int | None = None,
@@ -385,6 +399,7 @@ class BaseAgent(IAgent):
         """
         check_int("n_env_steps", n_env_steps, 1)
         trackers = checked_trackers(trackers)
+        meet(self, env)
         run_dir = self.run_dir or runs_root() / self.run_name
         saved = None
         if self.step or step is not None or not only_begun(run_dir):
@@ -446,7 +461,11 @@ class BaseAgent(IAgent):
         return agent
 
     def evaluate(
-        self, env: VectorEnv | gym.Env, n_episodes: int, *, seed: int | None = None
+        self,
+        env: VectorEnv | gym.Env | PettingZooEnvs,
+        n_episodes: int,
+        *,
+        seed: int | None = None,
     ) -> np.ndarray:
         """Plays whole episodes with `select_action`, and learns nothing.
 
@@ -460,7 +479,8 @@ class BaseAgent(IAgent):
                 config's seed, apart from what training uses, and the same at each call.
 
         Returns:
-            `[n_episodes]` float64, the undiscounted returns.
+            `[n_episodes]` float64, the undiscounted returns; of several agents the
+            mean.
 
         Raises:
             ValueError: The environment does not fit the config.
@@ -573,11 +593,6 @@ class BaseAgent(IAgent):
         saved: checkpoint.Saved | None = None,
     ) -> History:
         self._trackers = trackers
-        if self.config.env_cfg.n_agents > 1:
-            raise ValueError(
-                f"env_cfg.n_agents = {self.config.env_cfg.n_agents}: only environments "
-                "of one agent can be trained on"
-            )
         train_cfg = self.config.train_cfg
         if (
             self.config.update_cfg.learning_rate_annealing
@@ -647,10 +662,8 @@ class BaseAgent(IAgent):
         spec = self._memory_spec()
         wanted, available = n_bytes(spec), available_bytes()
         if wanted > available:
-            update_cfg, n_envs = self.config.update_cfg, self.config.env_cfg.n_envs
             raise MemoryError(
-                f"max_buffer_size = {update_cfg.max_buffer_size} time steps of n_envs "
-                f"= {n_envs} environments take {readable(wanted)}, but "
+                f"{held_rows(self.config)[1]} transitions take {readable(wanted)}, but "
                 f"{readable(available)} of memory are available"
             )
         self.memory = self._storage().init(self._row_spec())
@@ -669,19 +682,19 @@ class BaseAgent(IAgent):
     @cached_property
     def _no_rows(self) -> Any:
         """Rows that do not count, of zeros, and that none of them does."""
-        env_cfg, n_envs = self.config.env_cfg, self.config.env_cfg.n_envs
-        space = env_cfg.observation_space
-        empty = gym.vector.utils.create_empty_array(space, n_envs)
-        observation = checked_observation(empty, space, n_envs, step=0)
+        env_cfg = self.config.env_cfg
+        space, n_rows = env_cfg.observation_space, env_cfg.n_rows
+        empty = gym.vector.utils.create_empty_array(space, n_rows)
+        observation = checked_observation(empty, space, n_rows, step=0)
         acted = self._act.shapes(
             self.state,
             self.interact_key,
             np.uint32(0),
             device_step(self.step),
             observation,
-            *self._nothing_remembered(n_envs),
+            *self._nothing_remembered(n_rows),
         )
-        flags, floats = np.zeros(n_envs, bool), np.zeros(n_envs, np.float32)
+        flags, floats = np.zeros(n_rows, bool), np.zeros(n_rows, np.float32)
         rows = self._rows(
             observation,
             acted.actions,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from kitae.base.checkpoint import Saved
-from kitae.base.host import check_n_envs, check_spaces, device_step
+from kitae.base.host import check_n_envs, check_spaces, device_step, meet
 from kitae.base.programs import (
     BAD_ACTION,
     BAD_OBSERVATION,
@@ -206,6 +206,7 @@ def world(carry: Carry, constants: Any, statistics: EpisodeStatistics) -> World:
 def check(agent: "BaseAgent", programs: Programs) -> None:
     """Refuses environments that do not fit, and an `explore` that cannot be traced."""
     env = programs.env
+    meet(agent, env)
     check_spaces(agent, env)
     check_n_envs(agent, env.num_envs)
     observation = jax.eval_shape(env.initial, jax.random.key(0)).observation

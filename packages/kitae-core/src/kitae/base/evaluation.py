@@ -11,13 +11,17 @@ from kitae.base.host import checked_env, device_step
 from kitae.base.seeding import Stream, env_seed, stream_key
 from kitae.base.statistics import EpisodeStatistics
 from kitae.envs.functional import as_jax_env
+from kitae.envs.pettingzoo import PettingZooEnvs
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
 
 def evaluate(
-    agent: "BaseAgent", env: VectorEnv | gym.Env, n_episodes: int, seed: int | None
+    agent: "BaseAgent",
+    env: VectorEnv | gym.Env | PettingZooEnvs,
+    n_episodes: int,
+    seed: int | None,
 ) -> np.ndarray:
     """Returns the returns of `n_episodes`; see `BaseAgent.evaluate`.
 
@@ -25,7 +29,7 @@ def evaluate(
     taking the first that end would favour short episodes.
     """
     host_env = checked_env(agent, as_jax_env(env, agent.config.env_cfg.n_envs) or env)
-    n_envs = host_env.n_envs
+    n_envs, n_agents = host_env.n_envs, agent.config.env_cfg.n_agents
     share = np.full(n_envs, n_episodes // n_envs)
     share[: n_episodes % n_envs] += 1
 
@@ -36,7 +40,7 @@ def evaluate(
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))
     iteration = 0
-    hidden_state, first = agent._nothing_remembered(n_envs)
+    hidden_state, first = agent._nothing_remembered(n_envs * n_agents)
     while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
         acted = agent._select(
             agent.state,
@@ -52,7 +56,7 @@ def evaluate(
         observation, hidden_state = result.observation, acted.next_hidden_state
         first = None if hidden_state is None else result.first
         ended = len(statistics)
-        statistics.record(result, 0)
+        statistics.record(result.of_envs(n_agents), 0)
         for env_index, episode_return in zip(
             statistics.envs[ended:], statistics.returns[ended:], strict=True
         ):

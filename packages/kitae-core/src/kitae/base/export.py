@@ -187,6 +187,7 @@ def _pure(agent: "BaseAgent", known: dict[str, Any], tree: Any) -> Callable[...,
             observations,
             jax.tree.unflatten(hidden_tree, hidden_state),
             first,
+            agent._agent_names and agent._agent_names[:1],
         )
         actions = from_start(acted.actions, agent.config.env_cfg.action_space)
         if first is None:

@@ -11,6 +11,7 @@ from kitae.base.run import running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
 from kitae.envs import HostEnv, as_vector_env
+from kitae.envs.pettingzoo import PettingZooEnvs
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -18,18 +19,41 @@ if TYPE_CHECKING:
 MAX_STEP = 2**31 - 1
 
 
-def checked_env(agent: "BaseAgent", env: VectorEnv | gym.Env) -> HostEnv:
-    """Wraps `env`, if its spaces are the config's.
+def checked_env(
+    agent: "BaseAgent", env: VectorEnv | gym.Env | PettingZooEnvs
+) -> HostEnv | PettingZooEnvs:
+    """Wraps `env`, if its spaces and agents are the config's.
 
     Raises:
         ValueError: They are not.
     """
+    meet(agent, env)
+    if isinstance(env, PettingZooEnvs):
+        check_spaces(agent, env)
+        return env
     vector_env = as_vector_env(env)
     check_spaces(agent, vector_env)
     return HostEnv(vector_env, agent.config.env_cfg.worker_timeout)
 
 
-def check_spaces(agent: "BaseAgent", env: VectorEnv) -> None:
+def meet(agent: "BaseAgent", env: Any) -> None:
+    """Learns the agents' names from their environment, if it has as many.
+
+    Raises:
+        ValueError: It has another number of agents than the config.
+    """
+    names = env.agent_names if isinstance(env, PettingZooEnvs) else (None,)
+    wanted = agent.config.env_cfg.n_agents
+    if len(names) != wanted:
+        raise ValueError(
+            f"env has n_agents = {len(names)}, but env_cfg.n_agents is {wanted}: see "
+            "kitae.envs.pettingzoo.make_pettingzoo"
+        )
+    if wanted > 1:
+        agent._agent_names = names
+
+
+def check_spaces(agent: "BaseAgent", env: VectorEnv | PettingZooEnvs) -> None:
     """Refuses an environment whose spaces are not the config's.
 
     Raises:
@@ -62,7 +86,7 @@ def check_n_envs(agent: "BaseAgent", n_envs: int) -> None:
 
 def train_on_host(
     agent: "BaseAgent",
-    env: VectorEnv | gym.Env,
+    env: VectorEnv | gym.Env | PettingZooEnvs,
     n_env_steps: int,
     saved: Saved | None = None,
 ) -> History:
@@ -87,7 +111,8 @@ def train_on_host(
         SystemExit: As much for SIGTERM.
     """
     host_env = checked_env(agent, env)
-    n_envs = agent.config.env_cfg.n_envs
+    env_cfg = agent.config.env_cfg
+    n_envs, n_agents = env_cfg.n_envs, env_cfg.n_agents
     check_n_envs(agent, host_env.n_envs)
     first_step, first_updates = agent.step, agent.updates
     statistics = EpisodeStatistics(n_envs)
@@ -96,7 +121,7 @@ def train_on_host(
         seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
         agent._begin()
         statistics.unfinished = np.zeros(n_envs), np.zeros(n_envs, np.int64)
-        return host_env.reset(seed), *agent._nothing_remembered(n_envs)
+        return host_env.reset(seed), *agent._nothing_remembered(env_cfg.n_rows)
 
     observation, hidden_state, first = start()
     with running(agent, statistics, n_env_steps, saved) as run:
@@ -130,11 +155,11 @@ def train_on_host(
             agent._pending = (rows, step.valid)
             observation, hidden_state = step.observation, acted.next_hidden_state
             first = None if hidden_state is None else step.first
-            before = agent.step
-            agent.step += int(np.count_nonzero(step.valid))
+            before, whole = agent.step, step.of_envs(n_agents)
+            agent.step += int(np.count_nonzero(whole.valid))
             agent.iteration += 1
             agent.rows += step.valid
-            statistics.record(step, agent.step)
+            statistics.record(whole, agent.step)
             if run.after_step(before) and agent.config.train_cfg.reset_on_save:
                 observation, hidden_state, first = start()
         if not agent.learns_while_env_steps:

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base.statistics import History
+from kitae.envs.pettingzoo import PettingZooEnvs
 from kitae.types import Observation
 
 
@@ -28,7 +29,8 @@ class IActor(ABC):
         """Returns the best actions it knows and their log-probabilities.
 
         Args:
-            observation: `[n_envs, ...]`.
+            observation: `[n_envs, ...]`; of several agents a dict by their names, and
+                so is what is returned.
         """
 
     @abstractmethod
@@ -36,7 +38,7 @@ class IActor(ABC):
         """Returns actions to learn from and their log-probabilities.
 
         Args:
-            observation: `[n_envs, ...]`.
+            observation: As for `select_action`.
         """
 
 
@@ -44,15 +46,21 @@ class IAgent(IActor):
     """An actor that learns."""
 
     @abstractmethod
-    def train(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+    def train(
+        self, env: VectorEnv | gym.Env | PettingZooEnvs, n_env_steps: int
+    ) -> History:
         """Trains for `n_env_steps` environment steps more."""
 
     @abstractmethod
-    def resume(self, env: VectorEnv | gym.Env, n_env_steps: int) -> History:
+    def resume(
+        self, env: VectorEnv | gym.Env | PettingZooEnvs, n_env_steps: int
+    ) -> History:
         """Goes on from the last checkpoint, to `n_env_steps` in all."""
 
     @abstractmethod
-    def evaluate(self, env: VectorEnv | gym.Env, n_episodes: int) -> np.ndarray:
+    def evaluate(
+        self, env: VectorEnv | gym.Env | PettingZooEnvs, n_episodes: int
+    ) -> np.ndarray:
         """Returns the returns of `n_episodes` episodes of its best actions."""
 
 

@@ -10,7 +10,12 @@ from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
 from kitae.buffer import Experience, Replay, uniform_replay
 from kitae.config import AlgoConfig
-from kitae.config.schedule import off_policy_due, off_policy_updates, warm_up
+from kitae.config.schedule import (
+    held_rows,
+    off_policy_due,
+    off_policy_updates,
+    warm_up,
+)
 from kitae.types import ExploreFn, Info, ProcessExperienceFn, State, UpdateStepFn
 
 PRIORITIES = "priorities"
@@ -81,11 +86,12 @@ class OffPolicyAgent(BaseAgent):
     `explore` and `select_action`; see `kitae.base.BaseAgent` for the arguments.
 
     Args:
-        replay_factory: `(config, n_envs, batch_size) -> kitae.buffer.Replay`. What its
-            `sample` returns is what `process_experience` is given. With a prioritised
-            replay, `update_step` returns the priorities of the batch as
-            `info["priorities"]`, `[batch_size]`. Default: a uniform replay of
-            `max_buffer_size` time steps, whose sample is a batch of `experience_type`.
+        replay_factory: `(config, n_envs, batch_size) -> kitae.buffer.Replay`, where
+            `n_envs` counts each agent of each environment. What its `sample` returns is
+            what `process_experience` is given. With a prioritised replay, `update_step`
+            returns the priorities of the batch as `info["priorities"]`,
+            `[batch_size]`. Default: a uniform replay of `max_buffer_size` time steps,
+            whose sample is a batch of `experience_type`.
 
     Raises:
         ValueError: The config can never update; the fields are named.
@@ -124,27 +130,25 @@ class OffPolicyAgent(BaseAgent):
         )
 
     def _check_config(self, config: AlgoConfig) -> None:
-        update, n_envs = config.update_cfg, config.env_cfg.n_envs
-        capacity = update.max_buffer_size * n_envs
+        update, (capacity, counted) = config.update_cfg, held_rows(config)
         if update.batch_size > capacity:
             raise ValueError(
                 f"batch_size = {update.batch_size} can never be filled: the replay "
-                f"holds max_buffer_size * n_envs = {update.max_buffer_size} * {n_envs} "
-                f"= {capacity} transitions"
+                f"holds {counted} transitions"
             )
         if off_policy_updates(config) == 0:
             raise ValueError(
                 f"n_env_steps = {config.train_cfg.n_env_steps} ends before the first "
-                f"update, which waits for start_step = {config.start_step} and "
-                f"batch_size = {update.batch_size} environment steps, and then falls "
-                f"on a multiple of skip_steps = {config.skip_steps} vector steps of "
-                f"n_envs = {n_envs}"
+                f"update, which waits for start_step = {config.start_step} environment "
+                f"steps and batch_size = {update.batch_size} transitions, and then "
+                f"falls on a multiple of skip_steps = {config.skip_steps} vector steps "
+                f"of n_envs = {config.env_cfg.n_envs}"
             )
 
     def _storage(self, shares: int = 1) -> Replay:
         return self._replay_factory(
             self.config,
-            self.config.env_cfg.n_envs // shares,
+            self.config.env_cfg.n_rows // shares,
             self.config.update_cfg.batch_size // shares,
         )
 
@@ -163,7 +167,11 @@ class OffPolicyAgent(BaseAgent):
         )
 
     def _update_due(self) -> bool:
-        return off_policy_due(self.config, self.iteration, self.step)
+        due = off_policy_due(self.config, self.iteration, self.step)
+        if self.config.env_cfg.n_agents == 1 or self.updates:
+            return due
+        # In a step that was counted, agents that had left took no part.
+        return due and int(self.rows.sum()) >= self.config.update_cfg.batch_size
 
     def _next_iterations(
         self, step: int, iteration: int, left: int

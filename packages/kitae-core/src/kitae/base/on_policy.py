@@ -11,6 +11,7 @@ from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
 from kitae.buffer import Rollout, rollout_storage
 from kitae.config import AlgoConfig
+from kitae.config.schedule import held_rows
 from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
 
 
@@ -68,9 +69,10 @@ class OnPolicyAgent(BaseAgent):
 
     A training begins with an empty rollout. Each environment takes `max_buffer_size`
     steps; `process_experience` sees them together as
-    `[max_buffer_size, n_envs, ...]`; `update_step` then sees batches of
-    `batch_size` rows, `n_epochs` times over the shuffled rollout. `skip_steps` and
-    `start_step` have no meaning here. See `kitae.base.BaseAgent` for the arguments.
+    `[max_buffer_size, n_envs, ...]`, where `n_envs` counts each agent of each
+    environment; `update_step` then sees batches of `batch_size` rows, `n_epochs` times
+    over the shuffled rollout. `skip_steps` and `start_step` have no meaning here. See
+    `kitae.base.BaseAgent` for the arguments.
 
     Raises:
         ValueError: The config can never update, or its batches do not divide the
@@ -81,18 +83,18 @@ class OnPolicyAgent(BaseAgent):
     learns_while_env_steps = False
 
     def _check_config(self, config: AlgoConfig) -> None:
-        update, n_envs = config.update_cfg, config.env_cfg.n_envs
-        rows = update.max_buffer_size * n_envs
+        update, (rows, counted) = config.update_cfg, held_rows(config)
         if rows % update.batch_size:
             raise ValueError(
                 f"batch_size = {update.batch_size} must divide the rollout of "
-                f"max_buffer_size * n_envs = {update.max_buffer_size} * {n_envs} = "
-                f"{rows} transitions"
+                f"{counted} transitions"
             )
-        if rows > config.train_cfg.n_env_steps:
+        steps = update.max_buffer_size * config.env_cfg.n_envs
+        if steps > config.train_cfg.n_env_steps:
             raise ValueError(
                 f"n_env_steps = {config.train_cfg.n_env_steps} ends before the first "
-                f"rollout of max_buffer_size * n_envs = {rows} transitions is full"
+                f"rollout of max_buffer_size * n_envs = {steps} environment steps is "
+                "full"
             )
         if config.skip_steps != 1 or config.start_step != -1:
             raise ValueError(
@@ -103,7 +105,7 @@ class OnPolicyAgent(BaseAgent):
 
     def _storage(self, shares: int = 1) -> Rollout:
         return rollout_storage(
-            self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_envs // shares
+            self.config.update_cfg.max_buffer_size, self.config.env_cfg.n_rows // shares
         )
 
     def _compose_learn(
@@ -143,6 +145,5 @@ class OnPolicyAgent(BaseAgent):
         self.rows = (self.rows + iterations) % self.config.update_cfg.max_buffer_size
 
     def _updates_each_time(self) -> int:
-        update = self.config.update_cfg
-        rows = update.max_buffer_size * self.config.env_cfg.n_envs
+        update, (rows, _) = self.config.update_cfg, held_rows(self.config)
         return update.n_epochs * (rows // update.batch_size)

@@ -15,7 +15,7 @@ class History:
         env_steps: Environment steps taken in this call.
         updates: Gradient updates made in this call.
         episode_return: `[n_episodes]` float64, undiscounted, of each episode that
-            ended in this call, in order.
+            ended in this call, in order; of several agents the mean.
         episode_length: `[n_episodes]` int64, in environment steps.
         episode_env_step: `[n_episodes]` int64, the agent's environment steps when the
             episode ended, counted over all of its training.

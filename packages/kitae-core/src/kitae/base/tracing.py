@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from kitae.base.multi_agent import Names, by_name, joined
 from kitae.base.pytrees import firm
 from kitae.envs.functional import where_env
 
@@ -74,6 +75,9 @@ class ActFn:
     the initial one again where `first` says that an episode begins. It is called on a
     shallow copy of the agent that holds the arguments in their place: the agent itself
     is neither read nor written.
+    Where there are several agents, what it is given and what it returns is by their
+    names, and so is `self.hidden_state`; outside, it is rows: see
+    `kitae.base.multi_agent`.
     The key of an iteration is folded from one key and the iteration's number, so no
     key is passed from one to the next. It is traced at the first call, once a
     subclass has set its own attributes.
@@ -90,26 +94,28 @@ class ActFn:
     def __init__(self, agent: "BaseAgent", name: str) -> None:
         self._agent = agent
         self._name = name
-        self._compiled = jax.jit(self.pure)
+        self._compiled = jax.jit(self.pure, static_argnames="names")
         self._traceable = True
 
     def __call__(self, *args: Any) -> Acted:
         """Acts once."""
+        names = self._agent._agent_names
         if self._traceable:
             try:
-                return self._compiled(*args)
+                return self._compiled(*args, names=names)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self.pure(*args)
+        return self.pure(*args, names=names)
 
     def shapes(self, *args: Any) -> Any:
         """Returns what a call would, as shapes and dtypes."""
+        names = self._agent._agent_names
         if self._traceable:
             try:
-                return self._compiled.eval_shape(*args)
+                return self._compiled.eval_shape(*args, names=names)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self.pure(*args)
+        return self.pure(*args, names=names)
 
     def check_traceable(self, *args: Any) -> None:
         """Traces once.
@@ -129,8 +135,12 @@ class ActFn:
         observation: Any,
         hidden_state: Any = None,
         first: Any = None,
+        names: Names | None = None,
     ) -> Acted:
-        """Acts once, as part of a program that is being traced."""
+        """Acts once, as part of a program that is being traced.
+
+        Of several agents `names` has the names, in the order of their rows.
+        """
         twin = copy.copy(self._agent)
         key = jax.random.wrap_key_data(key_data)
         twin.state, twin.step = state, step
@@ -140,9 +150,16 @@ class ActFn:
             hidden_state = jax.tree.map(
                 lambda new, old: where_env(first, new, old), initial, hidden_state
             )
-        twin.hidden_state = hidden_state
-        actions, log_probs = getattr(twin, self._name)(observation)
-        acted = Acted(actions, log_probs, hidden_state, twin.hidden_state)
+        if names is None:
+            twin.hidden_state = hidden_state
+            actions, log_probs = getattr(twin, self._name)(observation)
+            acted = Acted(actions, log_probs, hidden_state, twin.hidden_state)
+        else:
+            twin.hidden_state = by_name(hidden_state, names)
+            told = getattr(twin, self._name)(by_name(observation, names))
+            actions, log_probs = (joined(part, names) for part in told)
+            remembered = joined(twin.hidden_state, names)
+            acted = Acted(actions, log_probs, hidden_state, remembered)
         return jax.tree.map(firm, acted)
 
     def _give_up(self, error: Exception) -> None:

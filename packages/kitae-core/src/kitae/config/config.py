@@ -40,8 +40,9 @@ class UpdateConfig:
             of `train_cfg.n_env_steps`; it stays 0 in a training that goes on.
         max_grad_norm: Gradients are scaled down to this global norm, above 0, before
             the optimizer sees them. None: not at all.
-        max_buffer_size: Time steps kept per environment, at least 1: the replay holds
-            `max_buffer_size * n_envs` transitions. On-policy: the rollout's length.
+        max_buffer_size: Time steps kept per environment, and of each of its agents, at
+            least 1: the replay holds `max_buffer_size * n_envs * n_agents` transitions.
+            On-policy: the rollout's length.
         batch_size: Transitions in one gradient update, at least 1.
         n_epochs: Gradient updates at each update, each on a fresh batch, at least 1.
             On-policy: passes over the rollout.
@@ -81,7 +82,8 @@ class TrainConfig:
 
     Attributes:
         n_env_steps: Environment steps (transitions), summed over the parallel
-            environments, at least 1.
+            environments, at least 1. One step of an environment of several agents
+            counts once, and is a transition of each agent that is there.
         save_frequency: Environment steps between checkpoints, at least 1; or -1: only
             at the end.
         keep_last: The newest checkpoints that are kept, at least 1; or -1: all.
@@ -141,10 +143,12 @@ class EnvConfig:
 
     Attributes:
         task_name: The environment's id, for people to read.
-        observation_space: Of one environment.
-        action_space: Of one environment.
+        observation_space: Of one environment; of one agent, if there are several.
+        action_space: Likewise.
         n_envs: Parallel environments, at least 1.
-        n_agents: Agents in each environment, at least 1.
+        n_agents: Agents in each environment, at least 1. Several of them share one set
+            of parameters and one replay, and act on dicts by their names: see
+            `kitae.envs.pettingzoo.make_pettingzoo`.
         worker_timeout: Seconds to wait for what a step or a reset gives, above 0, of an
             environment that has a process of its own (`vectorization_mode="async"`).
             After them the training ends with an error.
@@ -178,6 +182,11 @@ class EnvConfig:
         check_int("n_envs", self.n_envs, 1)
         check_int("n_agents", self.n_agents, 1)
         check_number("worker_timeout", self.worker_timeout, 0.0, open_low=True)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of one vector step, `n_envs * n_agents`: one of each agent."""
+        return self.n_envs * self.n_agents
 
 
 @dataclass(frozen=True)

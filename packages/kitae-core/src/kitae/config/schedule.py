@@ -3,12 +3,29 @@
 The drivers ask these functions; so does whoever needs the horizon of a schedule.
 """
 
+import math
+
 from kitae.config.config import AlgoConfig
 
 
+def held_rows(config: AlgoConfig) -> tuple[int, str]:
+    """Returns how many transitions the memory holds, and how that comes about."""
+    env = config.env_cfg
+    factors = {
+        "max_buffer_size": config.update_cfg.max_buffer_size,
+        "n_envs": env.n_envs,
+    }
+    if env.n_agents > 1:
+        factors["n_agents"] = env.n_agents
+    n = math.prod(factors.values())
+    numbers = " * ".join(map(str, factors.values()))
+    return n, f"{' * '.join(factors)} = {numbers} = {n}"
+
+
 def warm_up(config: AlgoConfig) -> int:
-    """Transitions an off-policy agent gathers before its first update."""
-    return max(config.update_cfg.batch_size, config.start_step)
+    """Environment steps an off-policy agent takes before its first update."""
+    for_a_batch = -(-config.update_cfg.batch_size // config.env_cfg.n_agents)
+    return max(for_a_batch, config.start_step)
 
 
 def crossed(before: int, after: int, period: int) -> bool:
@@ -25,7 +42,7 @@ def off_policy_due(config: AlgoConfig, iteration: int, env_steps: int) -> bool:
     Args:
         config: Of the run.
         iteration: Vector steps taken so far.
-        env_steps: Transitions gathered so far.
+        env_steps: Environment steps taken so far.
     """
     return env_steps >= warm_up(config) and iteration % config.skip_steps == 0
 
@@ -36,7 +53,8 @@ def off_policy_updates(config: AlgoConfig) -> int:
     The count is exact where every vector step is a transition in every environment.
     Where an environment spends steps on resets (Gymnasium's NEXT_STEP mode) the run
     takes that many vector steps more, and as many updates: a schedule over this
-    horizon has then arrived a little before the end.
+    horizon has then arrived a little before the end. Where agents leave before others
+    do, the first update waits for a batch, and there may be fewer.
 
     Args:
         config: Of the run.
@@ -77,9 +95,9 @@ def on_policy_updates(config: AlgoConfig) -> int:
 
     Returns:
         Gradient updates, at least 0: for each full rollout, `n_epochs` passes of
-        `max_buffer_size * n_envs / batch_size` updates.
+        `max_buffer_size * n_envs * n_agents / batch_size` updates.
     """
     update = config.update_cfg
     rollout = update.max_buffer_size * config.env_cfg.n_envs
     rollouts = config.train_cfg.n_env_steps // rollout
-    return rollouts * update.n_epochs * (rollout // update.batch_size)
+    return rollouts * update.n_epochs * (held_rows(config)[0] // update.batch_size)

@@ -74,8 +74,17 @@ def check_fixed_size(space: gym.Space, name: str) -> None:
         )
 
 
-def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> Any:
+def checked_observation(
+    raw: Any, space: gym.Space, n_envs: int, step: int, name: str = "observation"
+) -> Any:
     """Copies `raw` into arrays `[n_envs, *shape]`, a pytree for composite spaces.
+
+    Args:
+        raw: What the environments gave.
+        space: Of one environment.
+        n_envs: Environments.
+        step: The vector step, to be told in an error.
+        name: What to call it.
 
     Raises:
         ValueError: A part is missing, a shape or dtype is not the space's, or a value
@@ -94,7 +103,7 @@ def checked_observation(raw: Any, space: gym.Space, n_envs: int, step: int) -> A
             )
         return array
 
-    return map_space(checked, raw, space)
+    return map_space(checked, raw, space, name)
 
 
 def not_as_said(

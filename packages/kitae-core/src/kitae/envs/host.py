@@ -21,6 +21,9 @@ from kitae.envs.workers import worker_guard
 class HostStep(NamedTuple):
     """What one vector step gave; every array `[n_envs, ...]`, on the host.
 
+    Where there are several agents in an environment, one agent's rows follow another's:
+    `[n_agents * n_envs, ...]`.
+
     Attributes:
         observation: What to act on next.
         next_observation: The true successor of the step, at an episode's end the
@@ -29,7 +32,8 @@ class HostStep(NamedTuple):
         terminated: bool, the episode ended here.
         truncated: bool, the episode was cut off here (and did not end).
         valid: bool, the step was a transition; false where the environment spent it
-            on a reset.
+            on a reset, and for an agent that was not there. Until it is there again
+            such an agent is marked as ended.
     """
 
     observation: Any
@@ -44,6 +48,32 @@ class HostStep(NamedTuple):
         """Bool `[n_envs]`: where an episode begins with `observation`."""
         # Where the next step is spent on a reset, the one after it begins the episode.
         return self.terminated | self.truncated | ~self.valid
+
+    def of_envs(self, n_agents: int) -> "HostStep":
+        """Returns what the step was of whole environments; every array `[n_envs]`.
+
+        An episode ends when no agent is left; it was truncated if one of the last was.
+
+        Args:
+            n_agents: Agents in each environment. The reward of several is their mean,
+                to which one that was not there adds 0; and there are no observations.
+        """
+        if n_agents == 1:
+            return self
+
+        def by_agent(rows: np.ndarray) -> Any:
+            return rows.reshape(n_agents, -1)
+
+        ended = by_agent(self.terminated | self.truncated).all(axis=0)
+        terminated = by_agent(self.terminated).all(axis=0)
+        return HostStep(
+            observation=None,
+            next_observation=None,
+            reward=by_agent(self.reward * self.valid).mean(axis=0, dtype=np.float64),
+            terminated=terminated,
+            truncated=ended & ~terminated,
+            valid=by_agent(self.valid).any(axis=0),
+        )
 
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
@@ -166,7 +196,7 @@ class HostEnv:
                 "episode, but infos['final_obs'] does not hold the final observation"
             )
         envs, space = np.flatnonzero(ended), self.env.single_observation_space
-        stacked = _stack([final[env] for env in envs], space)
+        stacked = stack([final[env] for env in envs], space)
         stacked = checked_observation(stacked, space, len(envs), self._steps)
 
         def replace(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -184,6 +214,7 @@ class HostEnv:
         return seeds[0]
 
 
-def _stack(rows: list[Any], space: gym.Space) -> Any:
+def stack(rows: list[Any], space: gym.Space) -> Any:
+    """Puts elements of a space together, as vectors of environments do."""
     empty = gym.vector.utils.create_empty_array(space, n=len(rows))
     return gym.vector.utils.concatenate(space, rows, empty)

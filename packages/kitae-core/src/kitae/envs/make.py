@@ -243,5 +243,6 @@ def as_vector_env(env: VectorEnv | gym.Env) -> VectorEnv:
         return _Lent([lambda: one], autoreset_mode=AutoresetMode.SAME_STEP)
     raise TypeError(
         "env must be a gymnasium.vector.VectorEnv or a gymnasium.Env, got "
-        f"{type(env).__name__}: see kitae.envs.make.make_vec_env"
+        f"{type(env).__name__}: see kitae.envs.make.make_vec_env, and for an "
+        "environment of PettingZoo kitae.envs.pettingzoo.make_pettingzoo"
     )

@@ -1,0 +1,256 @@
+"""Environments of several agents, from PettingZoo: needs pettingzoo."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import jax
+import numpy as np
+
+from kitae.config import check_int
+from kitae.envs.adapter import family
+from kitae.envs.checks import (
+    check_fixed_size,
+    check_member,
+    checked_actions,
+    checked_observation,
+    checked_reward,
+    env_actions,
+)
+from kitae.envs.host import HostStep, stack
+
+SINCE = (1, 25)
+PARTS = ("observation", "reward", "termination", "truncation")
+
+
+class PettingZooEnvs:
+    """Copies of one parallel environment of PettingZoo, stepped together.
+
+    It has the face of `kitae.envs.HostEnv`. Each agent of each copy has a row of its
+    own: `[n_agents * n_envs, ...]`, the copies of one agent after those of another, in
+    the order of `agent_names`.
+
+    Where an agent ends before others do, the copy goes on without it. Until the end of
+    the episode its rows are zeros and no transitions (`valid` is false), and what is
+    chosen for it reaches nobody; so it is with an agent that comes later. When no agent
+    is left, the copy is reset in the same step. How an agent ended, and its final
+    observation, are in the row of its own last step.
+
+    Args:
+        envs: The copies, at least one; whoever passes them closes them.
+
+    Attributes:
+        envs: The copies.
+        n_envs: How many they are.
+        agent_names: Of all agents that may appear.
+        single_observation_space: Of one agent.
+        single_action_space: Of one agent.
+
+    Raises:
+        ValueError: The agents' spaces are not equal, or their observations no arrays
+            of one shape.
+    """
+
+    def __init__(self, envs: Sequence[Any]) -> None:
+        self.envs = list(envs)
+        self.n_envs = len(self.envs)
+        self.agent_names: tuple[Any, ...] = tuple(self.envs[0].possible_agents)
+        space = self.single_observation_space = self._shared("observation_space")
+        self.single_action_space = self._shared("action_space")
+        check_fixed_size(space, "observation")
+        nothing = gym.vector.utils.create_empty_array(space, 1, fn=np.zeros)
+        self._nothing = jax.tree.map(lambda leaf: leaf[0], nothing)
+        self._steps = 0
+
+    @property
+    def n_agents(self) -> int:
+        """Agents that may appear in each environment."""
+        return len(self.agent_names)
+
+    def reset(self, seed: np.random.SeedSequence) -> Any:
+        """Starts every environment anew, each with a seed of its own.
+
+        Args:
+            seed: From which the environments' seeds are drawn.
+
+        Returns:
+            The observations to act on.
+
+        Raises:
+            ValueError: An observation is not what the space allows, or not finite.
+        """
+        self._steps = 0
+        words = seed.generate_state(self.n_envs)
+        return self._rows([self._start(i, int(word)) for i, word in enumerate(words)])
+
+    def step(self, actions: np.ndarray) -> HostStep:
+        """Takes one step in each environment.
+
+        Args:
+            actions: `[n_agents * n_envs, ...]`; for a discrete space indices from 0.
+
+        Raises:
+            ValueError: An action, an observation or a reward is not what the spaces
+                allow, or not finite, or missing; or an agent that ended stays, or one
+                that did not leaves. Agent, environment and step are named.
+        """
+        where, space = f"at vector step {self._steps}", self.single_action_space
+        n_rows = self.n_agents * self.n_envs
+        actions = checked_actions(actions, space, n_rows, where)
+        actions = env_actions(actions, space)
+        by_agent = actions.reshape(self.n_agents, self.n_envs, *actions.shape[1:])
+        steps = [self._step(i, by_agent[:, i], where) for i in range(self.n_envs)]
+        self._steps += 1
+        final, reward, terminated, truncated, following = zip(*steps, strict=True)
+        terminated = self._columns(terminated, True)
+        rewards = self._columns(reward, 0.0).reshape(self.n_agents, self.n_envs)
+        return HostStep(
+            observation=self._rows(following),
+            next_observation=self._rows(final),
+            reward=np.concatenate(
+                [
+                    checked_reward(mine, self.n_envs, f"of {name} {where}")
+                    for name, mine in zip(self.agent_names, rewards, strict=True)
+                ]
+            ),
+            terminated=terminated,
+            truncated=self._columns(truncated, False) & ~terminated,
+            valid=self._columns([dict.fromkeys(seen, True) for seen in final], False),
+        )
+
+    def close(self) -> None:
+        """Closes the copies."""
+        for env in self.envs:
+            env.close()
+
+    def _shared(self, kind: str) -> gym.Space:
+        """Returns the space that all agents have."""
+        first = self.agent_names[0]
+        shared = getattr(self.envs[0], kind)(first)
+        for name in self.agent_names:
+            space = getattr(self.envs[0], kind)(name)
+            if space != shared:
+                raise ValueError(
+                    "agents share their parameters, so their spaces must be equal, but "
+                    f"the {kind} of {first} is {shared}, and of {name} {space}"
+                )
+        return shared
+
+    def _start(self, index: int, seed: int | None = None) -> dict[Any, Any]:
+        """Resets an environment; returns the observations of who is there, by name."""
+        env = self.envs[index]
+        observations, _ = env.reset(seed=seed)
+        return self._seen(observations, env.agents, f"of environment {index}")
+
+    def _step(
+        self, index: int, actions: np.ndarray, where: str
+    ) -> tuple[dict[Any, Any], ...]:
+        """Steps an environment, and resets it if no agent is left.
+
+        Args:
+            index: Of the environment.
+            actions: One of each agent, also of those that are not there.
+            where: The step, to be named in an error.
+
+        Returns:
+            By name: final observations, rewards, terminations and truncations of those
+            who were there; and observations of those who are there now.
+        """
+        env, where = self.envs[index], f"of environment {index} {where}"
+        there = tuple(env.agents)
+        chosen = dict(zip(self.agent_names, actions, strict=True))
+        told = env.step({name: chosen[name] for name in there})
+        final = self._seen(told[0], there, where)
+        reward, terminated, truncated = (
+            _of(part, there, kind, where)
+            for part, kind in zip(told[1:4], PARTS[1:], strict=True)
+        )
+        staying = tuple(env.agents)
+        for name in there:
+            if (terminated[name] or truncated[name]) == (name in staying):
+                raise ValueError(
+                    f"{name} {where} has termination {terminated[name]} and truncation "
+                    f"{truncated[name]}, but agents are {list(staying)}: an agent "
+                    "leaves when it has ended, and only then"
+                )
+        # Who comes later has not ended, as all others have that are not there.
+        terminated = dict.fromkeys(staying, False) | terminated
+        if staying:
+            following = self._seen(told[0], staying, where)
+        else:
+            following = self._start(index)
+        return final, reward, terminated, truncated, following
+
+    def _seen(self, told: Any, names: Sequence[Any], where: str) -> dict[Any, Any]:
+        observations = _of(told, names, "observation", where)
+        for name, observation in observations.items():
+            check_member(
+                observation,
+                self.single_observation_space,
+                f"observation of {name} {where}",
+            )
+        return observations
+
+    def _rows(self, seen: Sequence[dict[Any, Any]]) -> Any:
+        """Puts what agents see in each environment into rows."""
+        space, rows = self.single_observation_space, []
+        for name in self.agent_names:
+            mine = stack([at.get(name, self._nothing) for at in seen], space)
+            told = f"observation of {name}"
+            rows.append(
+                checked_observation(mine, space, self.n_envs, self._steps, told)
+            )
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
+
+    def _columns(self, parts: Sequence[dict[Any, Any]], absent: Any) -> np.ndarray:
+        """Puts a number of each agent in each environment into rows."""
+        columns = [
+            [type(absent)(part.get(name, absent)) for part in parts]
+            for name in self.agent_names
+        ]
+        return np.array(columns).reshape(-1)
+
+
+def _of(told: Any, names: Sequence[Any], kind: str, where: str) -> dict[Any, Any]:
+    missing = [name for name in names if name not in told]
+    if missing:
+        raise ValueError(f"{where[3:]} gave no {kind} of {missing}")
+    return {name: told[name] for name in names}
+
+
+def make_pettingzoo(
+    parallel_env: Callable[..., Any], n_envs: int, **env_kwargs: Any
+) -> PettingZooEnvs:
+    """Makes `n_envs` copies of an environment of several agents, stepped together.
+
+    Args:
+        parallel_env: Makes one: the function `parallel_env` of an environment's module,
+            or any other that returns a `pettingzoo.ParallelEnv`.
+        n_envs: Parallel environments, at least 1.
+        **env_kwargs: Passed to it.
+
+    Returns:
+        What `train`, `resume` and `evaluate` of an agent with
+        `env_cfg.n_agents = env.n_agents` take; the caller closes it.
+
+    Raises:
+        ValueError: `n_envs` is out of range, or the agents' spaces are not equal.
+        TypeError: What is made is no `pettingzoo.ParallelEnv`.
+        ImportError: pettingzoo is missing or too old.
+
+    Example:
+        >>> from mpe2 import simple_spread_v3  # doctest: +SKIP
+        >>> env = make_pettingzoo(simple_spread_v3.parallel_env, 8)  # doctest: +SKIP
+        >>> env.n_envs, env.n_agents, env.single_action_space  # doctest: +SKIP
+        (8, 3, Discrete(5))
+    """
+    check_int("n_envs", n_envs, 1)
+    kind = family("pettingzoo", SINCE).ParallelEnv
+    envs = [parallel_env(**env_kwargs) for _ in range(n_envs)]
+    if not isinstance(envs[0], kind):
+        raise TypeError(
+            "parallel_env must make a pettingzoo.ParallelEnv, got "
+            f"{type(envs[0]).__name__}: pettingzoo.utils.aec_to_parallel makes one of "
+            "an AECEnv"
+        )
+    return PettingZooEnvs(envs)
