@@ -1,6 +1,7 @@
 """The page on custom agents, as it stands."""
 
 import re
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +10,7 @@ from processes import finished, start
 
 import kitae.config as cfg
 from kitae.buffer import stored_rows
+from kitae.envs.pettingzoo import make_pettingzoo
 
 
 def tutorial_of(root, n_env_steps="2_000", seed=0):
@@ -108,6 +110,22 @@ def test_the_class_trains_on_other_environments(tutorial):
     assert history.updates == 300 - 64
     assert np.isfinite(agent.evaluate(env, 2)).all()
     env.close()
+
+
+def test_the_class_trains_several_agents(tutorial):
+    """It knows nothing of them."""
+    spread = pytest.importorskip("mpe2.simple_spread_v3", reason="no MPE2 installed")
+    page = tutorial()
+    env = make_pettingzoo(spread.parallel_env, 4, N=2)
+    env_cfg = cfg.EnvConfig(
+        "spread", env.single_observation_space, env.single_action_space, 4, n_agents=2
+    )
+    agent = page["DQN"]("spread", replace(page["algo_config"], env_cfg=env_cfg))
+    history = agent.train(env, 400)
+    # A batch of 256 are 128 steps of two agents: 32 vector steps of 100.
+    assert history.updates == 100 - 32
+    assert stored_rows(agent.memory).reward.shape == (64, 8)
+    assert agent.evaluate(env, 2).shape == (2,)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -79,7 +79,8 @@ def make_agent(name, env, n_env_steps, run_name=None, **changes):
             "test",
             env.single_observation_space,
             env.single_action_space,
-            env.num_envs,
+            getattr(env, "num_envs", None) or env.n_envs,
+            n_agents=getattr(env, "n_agents", 1),
         ),
     )
     return agent_type(run_name or name, config)

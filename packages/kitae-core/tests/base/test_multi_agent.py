@@ -364,6 +364,18 @@ def test_a_loaded_agent_goes_on(world):
     assert loaded.resume(env, 80).env_steps == 20
 
 
+def test_a_resumed_agent_knows_the_names_at_once(world):
+    class LooksUp(odd_agent(world)):
+        def explore(self, observation):
+            assert observation["late"].shape == (2, 1)
+            return super().explore(observation)
+
+    env, agent = start(world, agent_type=LooksUp)
+    agent.train(env, 20)
+    env, again = start(world, agent_type=LooksUp)
+    assert again.resume(env, 40).env_steps == 20
+
+
 def test_environments_of_another_number_of_agents_are_refused(world):
     env, agent = start(world)
     one = world.count_envs()

@@ -138,7 +138,7 @@ def test_a_step_of_whole_environments():
     step = HostStep(
         observation=np.zeros((6, 1)),
         next_observation=np.zeros((6, 1)),
-        reward=np.array([1, 2, 3, 5, 0, 9], np.float32),
+        reward=np.array([1, 2, 3, 5, 7, 9], np.float32),
         terminated=np.array([no, no, no, no, yes, yes]),
         truncated=np.array([no, no, yes, no, no, no]),
         valid=np.array([yes, yes, yes, yes, no, yes]),
