@@ -187,7 +187,9 @@ def preset(agent: str, task: str) -> Preset:
         n_env_steps, n_envs = told.pqn_steps, told.pqn_envs
     else:
         params = _replay_params(agent, told)
-        update = told.update | ({"batch_size": 32} if agent == "r2d2" else {})
+        update = dict(told.update)
+        if agent == "r2d2":
+            update["batch_size"] = 32  # sequences
         n_env_steps, n_envs = told.n_env_steps, told.n_envs
     return Preset(
         algo_params=AGENTS[agent].params_type(**params),

@@ -131,7 +131,8 @@ def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
 
 def _drawn(training: Training, folder: Path, n: int) -> Any:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is needed
-    env = gym.make(training.env_id, render_mode="rgb_array", **training.env_kwargs)
+    env_kwargs: dict[str, Any] = training.env_kwargs
+    env = gym.make(training.env_id, render_mode="rgb_array", **env_kwargs)
     return as_vector_env(
         gym.wrappers.RecordVideo(
             env, str(folder), episode_trigger=lambda i: i < n, disable_logger=True

@@ -5,12 +5,13 @@ import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tomli_w
+import tyro
 from gymnasium.vector import VectorEnv
 
 import kitae.config as cfg
@@ -248,6 +249,16 @@ def started_from(
     return agent_type, defaults(agent, agent_type, env_id or FIRST_TASK)
 
 
+def with_options_of(
+    agent_type: type[BaseAgent], function: Callable[..., None]
+) -> Callable[..., None]:
+    """Returns a command whose `training` has the fields of an agent's parameters."""
+    params: Any = agent_type.params_type
+    told = Annotated[Training[params], tyro.conf.arg(name="")]
+    function.__annotations__["training"] = told
+    return function
+
+
 def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
     """Makes the environments; they are filmed if there is a run to film them for."""
     return make_vec_env(
@@ -313,6 +324,7 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     path, config = run_dir / SETTINGS, run_dir / CONFIG
     agent = agent or _shipped_agent(run_dir)
     agent_type = find_agent(agent)
+    assert agent_type.params_type is not None  # which find_agent asks for
     told = config_from_json(config.read_text(encoding="utf-8"), agent_type.params_type)
     if path.exists():
         start = read_settings(path, agent, agent_type)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -20,6 +20,7 @@ from kitae.algos.cli.settings import (
     make_env,
     settings_toml,
     started_from,
+    with_options_of,
 )
 from kitae.base.files import replace_text
 from kitae.base.run_dir import runs_root
@@ -115,11 +116,10 @@ def _value(text: str) -> Any:
 def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
     """Returns `sweep` with the options of the agent that the arguments name."""
     agent_type, start = started_from(arguments, ["sweep"])
-    params: Any = agent_type.params_type
 
     def sweep(
         agent: tyro.conf.Positional[str],
-        training: Annotated[Training[params], tyro.conf.arg(name="")] = start,
+        training: Training = start,
         search: tuple[str, ...] = (),
         n_trials: int = 20,
         n_seeds: int = 1,
@@ -143,7 +143,7 @@ def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
         """
         _sweep(agent, agent_type, training, search, n_trials, n_seeds)
 
-    return sweep
+    return with_options_of(agent_type, sweep)
 
 
 def _sweep(

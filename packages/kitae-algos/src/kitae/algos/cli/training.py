@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -19,6 +19,7 @@ from kitae.algos.cli.settings import (
     settings_of,
     settings_toml,
     started_from,
+    with_options_of,
 )
 from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
 from kitae.config import AlgoConfig, check_int
@@ -41,11 +42,10 @@ class _Settings(Tracker):
 def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     """Returns `train` with the options of the agent that the arguments name."""
     agent_type, start = started_from(arguments, ["train"])
-    params: Any = agent_type.params_type
 
     def train(
         agent: tyro.conf.Positional[str],
-        training: Annotated[Training[params], tyro.conf.arg(name="")] = start,
+        training: Training = start,
         config: Path | None = None,
         wandb: str | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
         """
         _train(agent, training, wandb)
 
-    return train
+    return with_options_of(agent_type, train)
 
 
 def _train(agent: str, training: Training, wandb: str | None) -> None:
