@@ -98,6 +98,7 @@ TASKS = {
         update={"learning_rate": 1e-3, "max_buffer_size": 5_000, "batch_size": 128},
         params={"exploration_steps": 30_000, "start_step": 1_000},
         bounds=(0.0, 100.0),
+        own={"iqn": {"n_taus": 32, "n_target_taus": 32, "adam_eps": 1e-8}},
         rollouts=_ROLLOUTS | {"learning_rate": 1e-3},
         pqn={"exploration_steps": 60_000},
     ),

@@ -124,7 +124,7 @@ class ActFn:
             TypeError: It cannot be traced; the line is named, with the reason.
         """
         with explained(f"{type(self._agent).__name__}.{self._name}"):
-            jax.eval_shape(self.pure, *args)
+            self._compiled.eval_shape(*args, names=None)  # the trace is kept
 
     def pure(
         self,
