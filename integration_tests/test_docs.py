@@ -1,5 +1,6 @@
 """Every code block of README, CONTRIBUTING and docs runs as it stands."""
 
+import functools
 import re
 import subprocess
 import tomllib
@@ -18,8 +19,8 @@ PAGES = [
 SHORTENED = {"custom-agents.md": [("5*10**5", "5_000")]}
 
 
-# What is run, what is looked up, and what is neither, since it is no program.
-LANGUAGES = {"python", "sh", "text"}
+# What is run, what is looked up, what is read, and what is none of these.
+LANGUAGES = {"python", "sh", "toml", "text"}
 
 
 def name_of(page):
@@ -54,6 +55,13 @@ def shell_commands():
             yield pytest.param(line.split("#")[0].strip(), id=f"{page.name}: {line}")
 
 
+@functools.cache
+def help_of(*command):
+    return subprocess.run(
+        ["kitae", *command, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+
+
 @pytest.mark.parametrize("command", list(shell_commands()))
 def test_shell_commands_name_what_exists(command):
     """They take minutes, or an index: so it is checked that there is such a thing."""
@@ -70,12 +78,11 @@ def test_shell_commands_name_what_exists(command):
                 if not requirement.startswith("-"):
                     name = re.match(r'"?([a-z-]+)', requirement).group(1)
                     assert name in packages | {"distrax"}
-        case ["kitae", "train", "dqn", *options]:
-            result = subprocess.run(
-                ["kitae", "train", "--help"], capture_output=True, text=True, check=True
-            )
-            for option in options[::2]:
-                assert option in result.stdout
+        case ["kitae", name, *words]:
+            # Of an agent of one's own, the options are at least those of another.
+            agent = ["dqn"] if name in ("train", "sweep") else []
+            for option in [word for word in words if word.startswith("--")]:
+                assert re.search(rf"{option}[ ,]", help_of(name, *agent))
         case _:
             pytest.fail(f"nobody knows how to check {command!r}")
 
@@ -87,3 +94,19 @@ def test_links_lead_somewhere():
         ):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_settings_are_such_that_they_are_read(tmp_path):
+    from kitae.algos import DQN
+    from kitae.algos.cli.settings import read_settings
+
+    found = [
+        text
+        for page in PAGES
+        for text in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.S)
+    ]
+    assert found
+    for i, text in enumerate(found):
+        path = tmp_path / f"{i}.toml"
+        path.write_text(text, encoding="utf-8")
+        assert read_settings(path, "dqn", DQN).env_kwargs["max_episode_steps"] == 300
