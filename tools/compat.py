@@ -32,7 +32,7 @@ from trials import (
 from wheels import inspect, modules_of
 
 # Prioritised n-step replay, distributions and noise; and an agent on policy.
-QUICK = "test_both_drivers and (rainbow or pqn)"
+QUICK = ("-k", "test_both_drivers and (rainbow or pqn)", "-m", "slow")
 IMPORTS = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]"
 UNSOLVABLE = "No solution found"
 
@@ -61,7 +61,7 @@ def attempt(packages: list[Package], wheels: dict[str, Path], folder: Path) -> s
     try:
         run(python, "-I", "-c", IMPORTS, *modules, cwd=folder, **cache)
         install_tests(python, agents.name, folder)
-        return f"OK: {run_tests(python, agents, folder, '-k', QUICK)}"
+        return f"OK: {run_tests(python, agents, folder, *QUICK)}"
     except Refused as error:
         return f"BROKEN: {error}"
 

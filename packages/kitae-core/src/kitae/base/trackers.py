@@ -158,7 +158,7 @@ class WandB(Tracker):
             id=run_id,
             resume="allow",
             name=run_dir.name,
-            dir=run_dir,
+            dir=str(run_dir),
             config=strict_json(config_to_json(config)),
             **self._options,
         )
