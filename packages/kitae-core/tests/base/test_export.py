@@ -138,7 +138,7 @@ def test_it_is_for_several_platforms_and_tells_no_paths(world):
     assert jax.export.deserialize(content).platforms == ("cpu", "cuda", "tpu")
     for module in __file__, kitae.base.__file__:
         assert os.fsencode(Path(module).parent) not in content
-    assert jax.config.jax_traceback_in_locations_limit > 0
+    assert jax.config.jax_hlo_source_file_canonicalization_regex is None
 
 
 class Seen(gym.Env):

@@ -213,13 +213,13 @@ def _specs(parameters: dict[str, Any], inputs: tuple[Any, ...], n: Any) -> list[
 @contextmanager
 def _without_source_files() -> Iterator[None]:
     """Keeps the paths of source files out of what is exported."""
-    name = "jax_traceback_in_locations_limit"
-    limit = getattr(jax.config, name)
-    jax.config.update(name, 0)
+    name = "jax_hlo_source_file_canonicalization_regex"  # what matches is cut out
+    regex = getattr(jax.config, name)
+    jax.config.update(name, ".*")
     try:
         yield
     finally:
-        jax.config.update(name, limit)
+        jax.config.update(name, regex)
 
 
 def _header(agent: "BaseAgent", inputs: tuple[Any, ...]) -> dict[str, Any]:
