@@ -20,17 +20,21 @@ BACKENDS = {
     "cuda12": ("gpu", 1),
     "tpu": ("tpu", 1),
 }
-# What crosses packages: the tutorial, drivers that agree, sharding, every agent from
-# end to end (which is tested where the agents are), resuming across processes.
-TESTS = (
-    "integration_tests/test_tutorial.py",
-    "integration_tests/test_devices.py",
-    "packages/kitae-algos/tests/test_family.py",
-)
-HALVES = "test_half_and_half_in_two_processes_is_the_whole"
+# What crosses packages. Every agent from end to end is tested where the agents are.
+TUTORIAL = "integration_tests/test_tutorial.py"
+FAMILY = "packages/kitae-algos/tests/test_family.py"
 RESUMING = "integration_tests/test_resume.py"
-# How a process ends is the same on however many devices.
-TESTS_OF = {"cpu8": (*TESTS, f"{RESUMING}::{HALVES}")}
+# Forces eight devices in processes of its own, whatever there are here.
+SHARDING = "integration_tests/test_devices.py"
+TESTS_OF = {
+    # What more devices can change: not what an agent is told, nor how a process ends.
+    "cpu8": (
+        TUTORIAL,
+        SHARDING,
+        f"{FAMILY}::test_both_drivers_and_seeds_side_by_side_give_the_same_run",
+        f"{RESUMING}::test_half_and_half_in_two_processes_is_the_whole[dqn-compiled]",
+    ),
+}
 # In a process of its own: pytest must find JAX untouched, and the device free.
 PROBE = "import jax; print(jax.default_backend(), jax.device_count())"
 
@@ -58,7 +62,7 @@ def main() -> int:
     print(f"integration on {backend}", flush=True)
     # An accelerator is not shared between processes.
     workers = ("-n", "logical", "--dist", "worksteal") if "cpu" in backend else ()
-    tests = TESTS_OF.get(backend, (*TESTS, RESUMING))
+    tests = TESTS_OF.get(backend, (TUTORIAL, FAMILY, RESUMING))
     command = (sys.executable, "-m", "pytest", *workers, *tests, *arguments)
     return subprocess.run(command, cwd=ROOT).returncode
 
