@@ -15,7 +15,9 @@ import kitae.algos
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "docs" / "_build" / "html"
-MODULES = ["algos", "base", "buffer", "config", "envs", "modules", "timesteps", "types"]
+MODULES = sorted(
+    path.parent.name for path in ROOT.glob("packages/*/src/kitae/*/__init__.py")
+)
 
 pytestmark = pytest.mark.site
 
