@@ -1,7 +1,7 @@
 """Compiled training on CartPole: beside a bare update, beside rejax, and from cold.
 
-CleanRL's problem: a 120-84 network, 10 environments, one update on 128 of the last
-10,000 transitions at every vector step, the target moved every 50 updates. What is
+CleanRL's problem: a 120-84 network, 10 environments or 100, one update on 128 of the
+last 10,000 transitions at every vector step, the target moved every 50 updates. What is
 timed:
 
 - Steady state. Every turn is the same number of environment steps, after a first that
@@ -14,8 +14,8 @@ timed:
   loop in Kitae's process, on batches already at hand. It rotates among eight of them:
   with one, and a target that stays, XLA computes the targets once, before the loop.
   That form is timed too, as "hoisted"; it does less than an update must.
-- From cold: from the start of a process until 500,000 steps are done, imports and
-  compilation included, without a compilation cache on disk.
+- From cold, with 10 environments: from the start of a process until 500,000 steps are
+  done, imports and compilation included, without a compilation cache on disk.
 
 Turns alternate, ratios are of turns next to each other, and figures are medians with
 their extremes. Ratios within one run mean something, times on a busy machine do not.
@@ -24,8 +24,6 @@ their extremes. Ratios within one run mean something, times on a busy machine do
 """
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -33,13 +31,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench_sides import Side, ratios, serve, spread, uncached
+from bench_sides import (
+    Row,
+    add_arguments,
+    alternate,
+    opened,
+    python_of,
+    report,
+    serve,
+    spread,
+    uncached,
+)
 
 N_ENVS, BATCH_SIZE, TRANSITIONS, START_STEP = 10, 128, 10_000, 10_000
 HIDDEN_SIZES, LEARNING_RATE, GAMMA, N_ENV_STEPS = (120, 84), 2.5e-4, 0.99, 500_000
 TARGET_UPDATES = 50
 N_BATCHES = 8
 BARE, HOISTED = "bare update", "bare update, hoisted"
+FASTER_THAN_REJAX = {10: 1.8, 100: 1.5}
 
 
 def kitae_agent(n_envs: int = N_ENVS) -> tuple[Any, Any]:
@@ -132,17 +141,17 @@ def seconds(function: Callable[..., Any], *args: Any) -> float:
     return time.perf_counter() - start
 
 
-def kitae_turns() -> Callable[[int], dict[str, float]]:
+def kitae_turns(n_envs: int) -> Callable[[int], dict[str, float]]:
     """Makes a turn of Kitae and of the bare update, all in this process.
 
     Half of the bare updates come before Kitae's training and half after it, so that a
     machine that gets slower or faster meanwhile does not change the ratio.
     """
-    agent, env = kitae_agent()
+    agent, env = kitae_agent(n_envs)
     bare = bare_update()
 
     def turn(n_env_steps: int) -> dict[str, float]:
-        n_updates = n_env_steps // N_ENVS
+        n_updates = n_env_steps // n_envs
         before = seconds(bare, n_updates // 2, True)
         whole = seconds(agent.train, env, n_env_steps)
         after = seconds(bare, n_updates - n_updates // 2, True)
@@ -156,7 +165,7 @@ def kitae_turns() -> Callable[[int], dict[str, float]]:
     return turn
 
 
-def rejax_algorithm(n_env_steps: int) -> Any:
+def rejax_algorithm(n_env_steps: int, n_envs: int = N_ENVS) -> Any:
     """Makes rejax's DQN, for `n_env_steps` environment steps a call."""
     from flax import linen as nn
     from rejax import DQN
@@ -164,7 +173,7 @@ def rejax_algorithm(n_env_steps: int) -> Any:
 
     algorithm = DQN.create(
         env="CartPole-v1",
-        num_envs=N_ENVS,
+        num_envs=n_envs,
         buffer_size=TRANSITIONS,
         fill_buffer=START_STEP,
         batch_size=BATCH_SIZE,
@@ -172,7 +181,7 @@ def rejax_algorithm(n_env_steps: int) -> Any:
         total_timesteps=n_env_steps,
         eval_freq=n_env_steps,
         skip_initial_evaluation=True,
-        target_update_freq=TARGET_UPDATES * N_ENVS,
+        target_update_freq=TARGET_UPDATES * n_envs,
         polyak=0.0,  # how much the target keeps of itself
         num_epochs=1,
         eps_start=1.0,
@@ -188,17 +197,18 @@ def rejax_algorithm(n_env_steps: int) -> Any:
     return algorithm.replace(agent=network, eval_callback=lambda *_: ())
 
 
-def rejax_turns() -> Callable[[int], dict[str, float]]:
+def rejax_turns(n_envs: int) -> Callable[[int], dict[str, float]]:
     """Makes a turn of rejax, which goes on from the last one's state."""
     import jax
 
-    state = jax.jit(rejax_algorithm(N_ENV_STEPS).init_state)(jax.random.key(0))
+    first = rejax_algorithm(N_ENV_STEPS, n_envs)
+    state = jax.jit(first.init_state)(jax.random.key(0))
     programs: dict[int, Any] = {}
 
     def train(n_env_steps: int) -> None:
         nonlocal state
         if n_env_steps not in programs:
-            algorithm = rejax_algorithm(n_env_steps)
+            algorithm = rejax_algorithm(n_env_steps, n_envs)
             programs[n_env_steps] = jax.jit(
                 lambda state: algorithm.train(train_state=state)[0]
             )
@@ -230,24 +240,22 @@ TIMED = {
 
 
 def steady(
-    pythons: dict[str, str], turns: int, n_env_steps: int
+    pythons: dict[str, str], turns: int, n_env_steps: int, n_envs: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
     """Returns the seconds of every turn, by what had it, and the sides' versions."""
-    times: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {
-            name: Side([python, __file__, "--side", name], folder)
-            for name, python in pythons.items()
-        }
-        for side in sides.values():
-            side.turn(n_env_steps)
-        for _ in range(turns):
-            for side in sides.values():
-                for name, value in side.turn(n_env_steps).items():
-                    times.setdefault(name, []).append(value)
-        for side in sides.values():
-            side.close()
-    return times, {name: side.versions for name, side in sides.items()}
+    commands = {
+        name: [python, __file__, "--side", name, "--envs", str(n_envs)]
+        for name, python in pythons.items()
+    }
+    with opened(commands) as sides:
+        alternate(sides, 1, lambda _: n_env_steps)
+        found = alternate(sides, turns, lambda _: n_env_steps)
+        versions = {name: side.versions for name, side in sides.items()}
+    answers = [answer for side in found.values() for answer in side]
+    names = dict.fromkeys(name for answer in answers for name in answer)
+    return {
+        n: [answer[n] for answer in answers if n in answer] for n in names
+    }, versions
 
 
 def from_cold(pythons: dict[str, str], rounds: int) -> dict[str, list[float]]:
@@ -269,48 +277,29 @@ def from_cold(pythons: dict[str, str], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def compared(times: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Returns the ratios of what was timed in steady state, turn by turn."""
-    whole, bare = times["kitae"], times[BARE]
-    unsaved = [
-        value - save for value, save in zip(whole, times["checkpoint"], strict=True)
+def rows_of(times: dict[str, list[float]], n_env_steps: int, n_envs: int) -> list[Row]:
+    """Returns the rows of the steady state."""
+    what = f"compiled training, {n_envs} environments"
+    n_updates = n_env_steps // n_envs
+    each = {n: [1e6 * t / n_updates for t in taken] for n, taken in times.items()}
+    loop = [
+        t - saved for t, saved in zip(each["kitae"], each["checkpoint"], strict=True)
     ]
-    found = {
-        "whole / bare": ratios(whole, bare),
-        "... less its checkpoint": ratios(unsaved, bare),
-        "whole / hoisted": ratios(whole, times[HOISTED]),
-    }
+    speeds = {n: [n_env_steps / t for t in taken] for n, taken in times.items()}
+    per = "µs per vector step"
+    asked = 1 / 1.15 if n_envs == N_ENVS else None
+    rows = [
+        Row(f"{what}, whole loop", BARE, per, each["kitae"], each[BARE], asked),
+        Row(f"{what}, less its checkpoint", BARE, per, loop, each[BARE]),
+        Row(f"{what}, whole loop", HOISTED, per, each["kitae"], each[HOISTED]),
+    ]
     if "rejax" in times:
-        found["steps/s, kitae / rejax"] = ratios(times["rejax"], whole)
-    return found
-
-
-def print_steady(times: dict[str, list[float]], n_env_steps: int) -> None:
-    """Prints the whole loop beside the bare update, speeds, and ratios."""
-    print(f"\nPer vector step, in microseconds; {n_env_steps:,} steps a turn")
-    n_updates = n_env_steps // N_ENVS
-    names = {"whole loop": "kitae", "checkpoint in the whole": "checkpoint"}
-    for label, name in [*names.items(), (BARE, BARE), (HOISTED, HOISTED)]:
-        per_update = [1e6 * value / n_updates for value in times[name]]
-        print(f"{label:24} {spread(per_update, 1)}")
-    print("\nEnvironment steps per second, steady state")
-    for name in TURNS:
-        if name in times:
-            speeds = [n_env_steps / value for value in times[name]]
-            print(f"{name:24} {spread(speeds)}")
-    print("\nRatios")
-    for name, values in compared(times).items():
-        print(f"{name:24} {spread(values, 3)}")
-
-
-def print_from_cold(times: dict[str, list[float]]) -> None:
-    """Prints how long a training takes from the start of a process."""
-    print(f"\nSeconds from a process's start until {N_ENV_STEPS:,} steps are done")
-    for name, values in times.items():
-        print(f"{name:24} {spread(values, 2)}")
-    if "rejax" in times:
-        ratio = ratios(times["rejax"], times["kitae"])
-        print(f"{'rejax / kitae':24} {spread(ratio, 3)}")
+        asked = FASTER_THAN_REJAX.get(n_envs)
+        ours, theirs = speeds["kitae"], speeds["rejax"]
+        rows.insert(
+            0, Row(f"{what}, steady state", "rejax", "steps/s", ours, theirs, asked)
+        )
+    return rows
 
 
 def arguments() -> argparse.Namespace:
@@ -319,14 +308,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, help="of steady state, or 0")
     parser.add_argument("--steps", type=int, default=200_000, help="in a turn")
     parser.add_argument("--rounds", type=int, default=3, help="from cold, or 0")
-    parser.add_argument("--rejax-python", default="", help="has rejax and gymnax")
-    parser.add_argument("--json", help="also write the seconds to this file")
+    parser.add_argument("--envs", nargs="+", type=int, default=[N_ENVS, 100])
+    parser.add_argument("--alone", action="store_true", help="without rejax")
+    add_arguments(parser)
     parser.add_argument("--side", choices=TURNS, help=argparse.SUPPRESS)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.steps < 2 * START_STEP or args.steps % N_ENVS:
+    if args.steps < 2 * START_STEP or any(args.steps % n for n in args.envs):
         parser.error(
-            f"--steps must be a multiple of {N_ENVS}, {2 * START_STEP} at least"
+            f"--steps must be a multiple of {args.envs}, {2 * START_STEP} at least"
         )
     return args
 
@@ -339,35 +329,27 @@ def main() -> None:
         print("done", flush=True)
         return
     if args.side:
-        serve(TURNS[args.side]())
+        serve(TURNS[args.side](args.envs[0]))
         return
 
     pythons = {"kitae": sys.executable}
-    if args.rejax_python:
-        pythons["rejax"] = args.rejax_python
-    else:
-        print("rejax is left out: --rejax-python names no interpreter that has it")
-    print(
-        f"CartPole-v1, {N_ENVS} environments, an update of {BATCH_SIZE} per vector "
-        f"step; {os.cpu_count()} processors"
-    )
+    if not args.alone:
+        pythons["rejax"] = python_of("rejax")
+    print(f"CartPole-v1, an update of {BATCH_SIZE} per vector step")
     for name in pythons:
         print(f"{name}: {TIMED[name]}")
-    results: dict[str, Any] = {"n_env_steps": args.steps, "n_envs": N_ENVS}
-    if args.turns:
-        times, versions = steady(pythons, args.turns, args.steps)
-        for name, found in versions.items():
-            print(f"{name}: {', '.join(f'{k} {v}' for k, v in found.items())}")
-        print_steady(times, args.steps)
-        results |= {"versions": versions, "steady_seconds": times}
-        results["steady_ratios"] = compared(times)
+    rows, versions = [], {}
+    for n_envs in args.envs if args.turns else ():
+        times, versions = steady(pythons, args.turns, args.steps, n_envs)
+        rows += rows_of(times, args.steps, n_envs)
     if args.rounds:
-        cold = from_cold(pythons, args.rounds)
-        print_from_cold(cold)
-        results |= {"n_env_steps_from_cold": N_ENV_STEPS, "from_cold_seconds": cold}
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        times = from_cold(pythons, args.rounds)
+        what = f"compiled training, from cold to {N_ENV_STEPS:,} steps"
+        if "rejax" in times:
+            rows.append(Row(what, "rejax", "s", times["kitae"], times["rejax"], 2.0))
+        else:
+            print(f"{what}: {spread(times['kitae'], 2)} s")
+    report(rows, versions, args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,164 @@
+"""From a cold process: imports, and CartPole solved, beside the peers' in one run.
+
+- Importing: `import kitae.algos` beside `import sbx`, from a process's start to its
+  end, and less the time of a Python that imports nothing.
+- Solved: from a process's start until greedy episodes of CartPole-v1 return 475 in the
+  mean of 20, imports and compilation included, without a compilation cache on disk.
+  Kitae's is DQN as `kitae.algos.presets` has it; Stable-Baselines3's is DQN with the
+  values that its Zoo gives for the task. Both are asked every so many steps whether
+  the task is solved; a seed that does not solve it counts with all of its time.
+
+    hatch run bench:start
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from bench_sides import (
+    Row,
+    add_arguments,
+    python_of,
+    report,
+    uncached,
+    versions_of,
+)
+
+SOLVED, N_EPISODES, LOOK_EVERY = 475.0, 20, 5_000
+TASK = "CartPole-v1"
+
+
+def kitae_solves(seed: int) -> tuple[float, int]:
+    """Trains until it is solved; returns the return and the steps."""
+    import kitae.config as cfg
+    from kitae.algos.presets import AGENTS, preset
+    from kitae.envs.make import make_vec_env
+
+    told = preset("dqn", TASK)
+    env = make_vec_env(TASK, told.n_envs)
+    config = cfg.AlgoConfig(
+        seed=seed,
+        algo_params=told.algo_params,
+        update_cfg=told.update_cfg,
+        train_cfg=told.train_cfg,
+        env_cfg=cfg.EnvConfig(
+            TASK, env.single_observation_space, env.single_action_space, told.n_envs
+        ),
+    )
+    agent, n, mean = AGENTS["dqn"]("start", config), 0, 0.0
+    while mean < SOLVED and n < told.train_cfg.n_env_steps:
+        agent.train(env, LOOK_EVERY)
+        n += LOOK_EVERY
+        mean = float(agent.evaluate(env, N_EPISODES).mean())
+    return mean, n
+
+
+def sb3_solves(seed: int) -> tuple[float, int]:
+    """Trains until it is solved; returns the return and the steps."""
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import (
+        EvalCallback,
+        StopTrainingOnRewardThreshold,
+    )
+    from stable_baselines3.common.env_util import make_vec_env
+
+    solved = EvalCallback(
+        make_vec_env(TASK, n_envs=1, seed=1_000 + seed),
+        callback_on_new_best=StopTrainingOnRewardThreshold(SOLVED, verbose=0),
+        n_eval_episodes=N_EPISODES,
+        eval_freq=LOOK_EVERY,
+        verbose=0,
+        warn=False,
+    )
+    agent = DQN(
+        "MlpPolicy",
+        make_vec_env(TASK, n_envs=1, seed=seed),
+        learning_rate=2.3e-3,
+        batch_size=64,
+        buffer_size=100_000,
+        learning_starts=1_000,
+        gamma=0.99,
+        target_update_interval=10,
+        train_freq=256,
+        gradient_steps=128,
+        exploration_fraction=0.16,
+        exploration_final_eps=0.04,
+        policy_kwargs={"net_arch": [256, 256]},
+        seed=seed,
+        device="cpu",
+    )
+    agent.learn(50_000, callback=solved)
+    return float(solved.last_mean_reward), int(agent.num_timesteps)
+
+
+SOLVERS = {"kitae": kitae_solves, "stable-baselines3": sb3_solves}
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    """Runs a process without a compilation cache; returns seconds and what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=uncached(),
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return time.perf_counter() - start, done.stdout
+
+
+def importing(pythons: dict[str, str], rounds: int) -> list[Row]:
+    """Times the imports."""
+    modules = {"kitae": "kitae.algos", "peers": "sbx"}
+    times: dict[str, list[float]] = {name: [] for name in modules}
+    for _ in range(rounds + 1):  # the first fills the disk's cache
+        for name, module in modules.items():
+            bare, _ = timed([pythons[name], "-c", "pass"])
+            whole, _ = timed([pythons[name], "-c", f"import {module}"])
+            times[name].append(whole - bare)
+    ours, theirs = (values[1:] for values in times.values())
+    return [Row("import kitae.algos, import sbx", "sbx", "s", ours, theirs, 3.0)]
+
+
+def solving(pythons: dict[str, str], seeds: int) -> list[Row]:
+    """Times solving."""
+    times: dict[str, list[float]] = {name: [] for name in SOLVERS}
+    for seed in range(seeds):
+        for name in SOLVERS:
+            python = pythons["kitae" if name == "kitae" else "peers"]
+            command = [python, __file__, "--side", name, "--seeds", str(seed)]
+            taken, wrote = timed(command)
+            times[name].append(taken)
+            print(f"seed {seed}, {name}: {taken:.1f} s, {wrote.splitlines()[-1]}")
+    what = f"cold process until {TASK} is solved (greedy {SOLVED:g})"
+    return [Row(what, "stable-baselines3", "s", *times.values(), target=7.0)]
+
+
+def main() -> None:
+    """Runs both sides in turns and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="of imports, or 0")
+    parser.add_argument("--seeds", type=int, default=5, help="0 to this, less 1; or 0")
+    parser.add_argument("--side", choices=SOLVERS, help=argparse.SUPPRESS)
+    add_arguments(parser)
+    args = parser.parse_args()
+    if args.side:
+        mean, n = SOLVERS[args.side](args.seeds)
+        print(f"return {mean:.1f} after {n:,} steps")
+        return
+    pythons = {"kitae": sys.executable, "peers": python_of("peers")}
+    rows: list[Any] = []
+    if args.rounds:
+        rows += importing(pythons, args.rounds)
+    if args.seeds:
+        rows += solving(pythons, args.seeds)
+    report(rows, {n: versions_of(python) for n, python in pythons.items()}, args)
+
+
+if __name__ == "__main__":
+    main()
