@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,26 @@ def test_every_agent_has_settings_for_every_task(agent):
 )
 def test_a_flag_is_found_before_the_rest_is_read(arguments, value):
     assert named_in(arguments, "--env-id") == value
+
+
+def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch)
+    assert exit_.value.code == 0
+    assert "resume" in capsys.readouterr().out
+
+
+def test_a_film_without_what_writes_it_is_refused_before_anything_is_played(
+    in_trained, monkeypatch, capsys
+):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    said = refused(monkeypatch, capsys, "eval", FIRST, "--video")
+    assert said == (
+        'kitae: moviepy is not installed: pip install "kitae-core[video]"\n'
+    )
 
 
 def test_the_command_is_installed():

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.config import check_flag, check_int
 from kitae.config.run_name import checked_run_name
+from kitae.envs.adapter import family
 from kitae.envs.atari import is_atari, make_atari, register_atari
 from kitae.envs.functional import JaxVectorEnv, as_jax_env
 from kitae.envs.gymnax import make_gymnax
@@ -130,6 +131,7 @@ def _gymnasium(
                 "frames: ask for these by vectorization_mode='sync'"
             )
         run_name = checked_run_name(run_name)
+        import_moviepy()
         return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
     mode = _mode(env_id, vectorization_mode)
     if mode == "vector_entry_point" and is_atari(env_id):
@@ -189,6 +191,15 @@ def _mode(env_id: str, asked: str | None) -> str:
         return asked
     has_own = gym.spec(env_id).vector_entry_point is not None
     return "vector_entry_point" if has_own else "sync"
+
+
+def import_moviepy() -> Any:
+    """Imports what writes films.
+
+    Raises:
+        ImportError: It is not there; how to install it is told.
+    """
+    return family("moviepy", (2, 0), extra="video")
 
 
 def _filmed(

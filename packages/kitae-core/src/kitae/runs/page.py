@@ -180,11 +180,12 @@ def _curve(curve: Curve, metric: str, name: str) -> dict[str, str]:
 
 
 def _histogram(evaluation: Evaluation) -> str:
+    low, high = min(evaluation.returns), max(evaluation.returns)
+
     def draw(axes: "Axes") -> None:
         label_axes(axes, "return of an episode", "episodes")
-        axes.hist(evaluation.returns, BINS, color=ACCENT)
+        axes.hist(evaluation.returns, BINS if low < high else 1, color=ACCENT)
 
-    low, high = min(evaluation.returns), max(evaluation.returns)
     alt = f"histogram of returns from {readable(low)} to {readable(high)}"
     return _svg(draw, "h", alt)
 

@@ -51,7 +51,7 @@ def _one_line(message: Any, *_: Any, **__: Any) -> str:
 def main() -> None:
     """Runs the command; what the user got wrong is told in one line."""
     warnings.formatwarning = _one_line
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] or ["--help"]
     try:
         tyro.extras.subcommand_cli_from_dict(
             command(arguments),

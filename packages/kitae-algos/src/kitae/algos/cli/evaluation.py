@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from kitae.algos.cli.settings import Training, make_env, settings_of
+from kitae.algos.cli.settings import RunDir, Training, make_env, settings_of
 from kitae.base import BaseAgent
 from kitae.base.files import replace_text
 from kitae.config import check_int
-from kitae.envs.make import as_vector_env
+from kitae.envs.make import as_vector_env, import_moviepy
 from kitae.envs.masks import ActionMask
 from kitae.runs import interval, read_evaluations
 
@@ -27,7 +27,7 @@ FRAMES_PER_SECOND = 15
 
 
 def evaluate(
-    run_dir: tyro.conf.Positional[Path],
+    run_dir: RunDir,
     n_episodes: int = 100,
     step: Annotated[str, tyro.conf.arg(metavar="last|best|INT")] = "last",
     seed: int | None = None,
@@ -35,13 +35,12 @@ def evaluate(
     n_videos: int = 3,
     agent: str | None = None,
 ) -> None:
-    """Plays greedy episodes and tells their mean return, with its 95 % interval.
-
-    What came of it is kept in <run_dir>/evaluation.json.
+    """Plays greedy episodes; tells and keeps their mean return with its 95 % interval.
 
     Args:
         run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
-        n_episodes: Whole episodes, at least 1.
+        n_episodes: Whole episodes, at least 1; their returns are added to
+            <run_dir>/evaluation.json.
         step: Of which checkpoint: its environment step, the newest, or the one with
             the best mean return while training.
         seed: Of the episodes. Default: the same at each call.
@@ -50,6 +49,8 @@ def evaluate(
         agent: Needed for an agent of your own: module:Class.
     """
     check_int("n_videos", n_videos, 1)
+    if video:
+        import_moviepy()
     _, agent_type, training = settings_of(run_dir, agent)
     learner = agent_type.load(run_dir, step=_step(step))
     env = make_env(training)
@@ -155,13 +156,7 @@ class FilmedObservations(VectorWrapper):
 
     def __init__(self, env: VectorEnv, folder: Path, n: int) -> None:
         super().__init__(env)
-        try:
-            from moviepy import ImageSequenceClip
-        except ImportError:
-            raise ImportError(
-                'videos need MoviePy: pip install "kitae-core[video]"'
-            ) from None
-        self._clip: Any = ImageSequenceClip
+        self._clip: Any = import_moviepy().ImageSequenceClip
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._n, self._episode = folder, n, 0
         self._frames: list[np.ndarray] = []

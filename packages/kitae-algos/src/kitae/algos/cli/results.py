@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from kitae.algos.cli.settings import check_run
+from kitae.algos.cli.settings import RunDir, check_run
 from kitae.base.run_dir import CONFIG
 from kitae.runs import find_runs, plot_runs, write_report
 
@@ -60,7 +60,9 @@ def _return(value: float | None) -> str:
 
 
 def plot(
-    run_dirs: tyro.conf.Positional[tuple[Path, ...]],
+    run_dirs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN_DIR ...]")
+    ],
     out: Path = Path("learning-curves"),
     metric: str = "episode_return",
     x: Literal["env_steps", "seconds"] = "env_steps",
@@ -68,11 +70,10 @@ def plot(
 ) -> None:
     """Draws the learning curves of runs, as PNG and SVG.
 
-    Runs that differ in their seed alone are drawn together: their interquartile mean,
-    with its 95 % bootstrap interval.
-
     Args:
-        run_dirs: The runs' directories; of a folder of runs, all that are in it.
+        run_dirs: The runs' directories; of a folder of runs, all that are in it. Those
+            that differ in their seed alone are drawn together: their interquartile
+            mean, with its 95 % bootstrap interval.
         out: The file: of .png or .svg only this; without a suffix, both.
         metric: episode_return, episode_length or a column of metrics.csv.
         x: What it is drawn over.
@@ -96,7 +97,7 @@ def _expanded(paths: tuple[Path, ...]) -> list[Path]:
 
 
 def report(
-    run_dir: tyro.conf.Positional[Path],
+    run_dir: RunDir,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None,
 ) -> None:
     """Writes one page of HTML on a run: curves, evaluations, config, system, videos.

@@ -26,6 +26,9 @@ from kitae.runs import read_run
 SETTINGS = "train.toml"
 FIRST_TASK = "CartPole-v1"
 
+Agent = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
+RunDir = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+
 P = TypeVar("P")
 Plain = bool | int | float | str
 

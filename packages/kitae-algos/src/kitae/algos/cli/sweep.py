@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 from kitae.algos.cli.settings import (
+    Agent,
     Training,
     algo_config,
     changed,
@@ -118,7 +118,7 @@ def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
     agent_type, start = started_from(arguments, ["sweep"])
 
     def sweep(
-        agent: tyro.conf.Positional[str],
+        agent: Agent,
         training: Training = start,
         search: tuple[str, ...] = (),
         n_trials: int = 20,
@@ -127,16 +127,15 @@ def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
     ) -> None:
         """Searches for the settings of the highest mean greedy return.
 
-        It writes runs/<run_name>/trials.csv and best.toml, which `kitae train --config`
-        reads. The same call goes on with a search that was interrupted. The other
-        options are those of `kitae train`.
-
         Args:
-            agent: A name that `kitae agents` lists, or your own as module:Class.
+            agent: A name that `kitae agents` lists, or your own as module:Class. The
+                options other than those of the search are those of `kitae train`.
             training: How.
             search: Fields and their values: learning_rate=1e-4:1e-2:log, n_epochs=1:4,
-                batch_size=64,128,256.
-            n_trials: Of the search in all, at least 1.
+                batch_size=64,128,256. runs/<run_name> will have trials.csv, and
+                best.toml, which `kitae train --config` reads.
+            n_trials: Of the search in all, at least 1; the same call goes on with a
+                search that was interrupted.
             n_seeds: Trainings in each trial, whose seeds follow on `seed`, at least 1;
                 all in one program where the environments are JAX functions.
             config: A TOML file of options, which flags override.

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.syntax import Syntax
 
 from kitae.algos.cli import evaluation
 from kitae.algos.cli.settings import (
     SETTINGS,
+    Agent,
+    RunDir,
     Training,
     algo_config,
     default_run_name,
@@ -44,18 +45,17 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
     agent_type, start = started_from(arguments, ["train"])
 
     def train(
-        agent: tyro.conf.Positional[str],
+        agent: Agent,
         training: Training = start,
         config: Path | None = None,
         wandb: str | None = None,
     ) -> None:
         """Trains an agent, then plays greedy episodes and tells their mean return.
 
-        The options below are those of DQN, unless another agent is named:
-        `kitae train rainbow --help`. Their defaults are those for the environment.
-
         Args:
-            agent: A name that `kitae agents` lists, or your own as module:Class.
+            agent: A name that `kitae agents` lists, or your own as module:Class. The
+                options below are those of DQN, unless another is named: `kitae train
+                rainbow --help`. Their defaults are those for the environment.
             training: How.
             config: A TOML file of options, which flags override: such as the
                 train.toml that a run leaves in its directory.
@@ -89,7 +89,7 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
 
 
 def resume(
-    run_dir: tyro.conf.Positional[Path],
+    run_dir: RunDir,
     n_env_steps: int | None = None,
     step: int | None = None,
     agent: str | None = None,
