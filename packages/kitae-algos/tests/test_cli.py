@@ -308,6 +308,16 @@ def test_a_flag_is_found_before_the_rest_is_read(arguments, value):
     assert named_in(arguments, "--env-id") == value
 
 
+@pytest.mark.parametrize("path", ["runs", FIRST])
+def test_a_file_where_a_run_would_be_is_refused(path, monkeypatch, capsys):
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).touch()
+    said = refused(monkeypatch, capsys, "train", "dqn")
+    assert said == (
+        f"kitae: the run's directory would be {FIRST}, but {path} is a file\n"
+    )
+
+
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         run(monkeypatch)

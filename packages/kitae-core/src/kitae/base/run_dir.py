@@ -30,8 +30,16 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
 
     Returns:
         The directory.
+
+    Raises:
+        NotADirectoryError: A file is where it, or a folder above it, would be.
     """
     wanted = runs_root() / run_name
+    for folder in (wanted, *wanted.parents):
+        if folder.is_file():
+            raise NotADirectoryError(
+                f"the run's directory would be {wanted}, but {folder} is a file"
+            )
     content, run_dir, copy = config_to_json(config), wanted, 1
     while True:
         run_dir.mkdir(parents=True, exist_ok=True)
