@@ -72,7 +72,9 @@ def kitae_agent(n_envs: int = N_ENVS) -> tuple[Any, Any]:
             max_buffer_size=TRANSITIONS // n_envs,
             batch_size=BATCH_SIZE,
         ),
-        train_cfg=cfg.TrainConfig(N_ENV_STEPS, log_frequency=1_000 * n_envs),
+        train_cfg=cfg.TrainConfig(
+            N_ENV_STEPS, log_frequency=1_000 * n_envs, show_progress=False
+        ),
         env_cfg=cfg.EnvConfig(
             "phys2d/CartPole-v1",
             env.single_observation_space,

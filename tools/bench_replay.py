@@ -178,6 +178,7 @@ def timed(side: str, kind: str) -> Callable[[int], dict[str, float]]:
             state = jax.block_until_ready(add(state, rows))
         added = time.perf_counter()
         for key in keys:
+            batch = None  # whoever uses a batch is done with it before the next
             batch = jax.block_until_ready(sample(state, key))
         sampled = time.perf_counter()
         if update is not None:
