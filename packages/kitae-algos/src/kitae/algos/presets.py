@@ -88,6 +88,7 @@ OTHER_TASKS = _Task(
     },
     params={"exploration_steps": 60_000, "start_step": 5_000},
     bounds=(-200.0, 200.0),
+    own={"rainbow": {"adam_eps": 1e-8}},
     rollouts=_ROLLOUTS | {"learning_rate": 6e-4},
     pqn={"exploration_steps": 60_000},
 )
@@ -135,7 +136,14 @@ TASKS = {
         bounds=(-60.0, 0.0),
         # Values begin in the middle: where all rewards are -1, above all that can be,
         # and what was not tried yet looks better than what was.
-        own={"rainbow": {"v_min": -60.0, "v_max": 60.0, "n_atoms": 61}},
+        own={
+            "rainbow": {
+                "v_min": -60.0,
+                "v_max": 60.0,
+                "n_atoms": 61,
+                "adam_eps": 1e-8,
+            }
+        },
         rollouts=_ROLLOUTS | {"learning_rate": 6e-4},
         pqn={"exploration_steps": 60_000},
     ),
