@@ -52,9 +52,9 @@ def random_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _is_threefry(key: jax.Array) -> bool:
     """Whether JAX would draw from this key as is done here."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    partitionable: bool = getattr(jax.config, "jax_threefry_partitionable")  # noqa: B009, unknown to type checkers
     return (
-        typed
+        partitionable
+        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         and str(jax.random.key_impl(key)) == "threefry2x32"
-        and bool(jax.config.jax_threefry_partitionable)
     )
