@@ -10,8 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kitae.buffer._random import random_uniform
-
 # Of 4, 8, 16 and 32 the fastest on a CPU, for adding and drawing together.
 FAN_OUT = 8
 
@@ -115,7 +113,7 @@ def draw_leaves(
         leaf: `[n]` int32, of a value above 0, if there is any.
         probability: `[n]` float32, of one plain draw: value over sum.
     """
-    random, last_random = random_uniform(key, (2, n))
+    random, last_random = jax.random.uniform(key, (2, n))
     part = (jnp.arange(n, dtype=jnp.float32) + random) / n
     env, total, part = draw_env(jnp.sum(levels[-1], axis=1), part)
     node = jnp.zeros(n, jnp.int32)

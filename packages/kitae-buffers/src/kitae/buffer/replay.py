@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from kitae.buffer._checks import check_count
 from kitae.buffer._packing import unpack
-from kitae.buffer._random import random_bits
 from kitae.buffer._ring import (
     ReplayState,
     Ring,
@@ -29,9 +28,6 @@ from kitae.buffer._ring import (
     rows_at,
     with_frames,
 )
-
-# Numbers up to which a running sum is quicker as a sum of each with all before it.
-MOST_COMPARED = 64
 
 
 class Replay(NamedTuple):
@@ -120,7 +116,7 @@ def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
     changes, as `jax.random.randint` does, which costs more than the rest of a sample.
     The likelihoods differ by at most `bound / 2**32`, relatively: 0.02 % at a million.
     """
-    bits = random_bits(key, (n,))
+    bits = jax.random.bits(key, (n,), jnp.uint32)
     bound = bound.astype(jnp.uint32)
     low, high = bits & 0xFFFF, bits >> 16
     bound_low, bound_high = bound & 0xFFFF, bound >> 16
@@ -128,15 +124,6 @@ def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
     carry = low * bound_high + (middle & 0xFFFF)
     product = high * bound_high + (middle >> 16) + (carry >> 16)
     return product.astype(jnp.int32)
-
-
-def running_sum(counts: jax.Array) -> jax.Array:
-    """Sums `[n]` int32 from the first on, of a few as part of what comes next."""
-    n = counts.size
-    if n > MOST_COMPARED:
-        return jnp.cumsum(counts)
-    before = jnp.arange(n)[:, None] <= jnp.arange(n)[None, :]
-    return jnp.sum(jnp.where(before, counts[:, None], 0), axis=0, dtype=counts.dtype)
 
 
 def draw_rows(key: jax.Array, counts: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +138,7 @@ def draw_rows(key: jax.Array, counts: jax.Array, n: int) -> tuple[jax.Array, jax
         env: `[n]` int32.
         rank: `[n]` int32 in `[0, counts[env])`.
     """
-    last = running_sum(counts)
+    last = jnp.cumsum(counts)
     rank = draw_below(key, last[-1], n)
     env = jnp.searchsorted(last, rank, side="right", method="compare_all")
     return env, rank - (last - counts)[env]
