@@ -24,23 +24,20 @@ their extremes. Ratios within one run mean something, times on a busy machine do
 """
 
 import argparse
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
 from bench_sides import (
     Row,
     add_arguments,
-    alternate,
-    opened,
+    from_cold,
+    measured,
     python_of,
     report,
+    seconds,
     serve,
     spread,
-    uncached,
 )
 
 N_ENVS, BATCH_SIZE, TRANSITIONS, START_STEP = 10, 128, 10_000, 10_000
@@ -134,13 +131,6 @@ def bare_update() -> Callable[[int, bool], None]:
     return lambda n, rotate: (
         jax.block_until_ready(program(rotate, params, params, batches, n)) and None
     )
-
-
-def seconds(function: Callable[..., Any], *args: Any) -> float:
-    """Times one call."""
-    start = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - start
 
 
 def kitae_turns(n_envs: int) -> Callable[[int], dict[str, float]]:
@@ -245,38 +235,13 @@ def steady(
     pythons: dict[str, str], turns: int, n_env_steps: int, n_envs: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
     """Returns the seconds of every turn, by what had it, and the sides' versions."""
-    commands = {
-        name: [python, __file__, "--side", name, "--envs", str(n_envs)]
-        for name, python in pythons.items()
-    }
-    with opened(commands) as sides:
-        alternate(sides, 1, lambda _: n_env_steps)
-        found = alternate(sides, turns, lambda _: n_env_steps)
-        versions = {name: side.versions for name, side in sides.items()}
+    found, versions = measured(
+        pythons, __file__, turns, n_env_steps, "--envs", str(n_envs)
+    )
     answers = [answer for side in found.values() for answer in side]
     names = dict.fromkeys(name for answer in answers for name in answer)
-    return {
-        n: [answer[n] for answer in answers if n in answer] for n in names
-    }, versions
-
-
-def from_cold(pythons: dict[str, str], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds from a process's start to its last step, round by round."""
-    times: dict[str, list[float]] = {name: [] for name in pythons}
-    for _ in range(rounds):
-        for name, python in pythons.items():
-            command = [python, __file__, "--side", name, "--once"]
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
-                process = subprocess.Popen(
-                    command, cwd=folder, env=uncached(), stdout=subprocess.PIPE
-                )
-                assert process.stdout is not None
-                process.stdout.readline()
-                times[name].append(time.perf_counter() - start)
-                if process.wait():
-                    raise SystemExit(f"it failed: {command}")
-    return times
+    times = {n: [answer[n] for answer in answers if n in answer] for n in names}
+    return times, versions
 
 
 def rows_of(times: dict[str, list[float]], n_env_steps: int, n_envs: int) -> list[Row]:
@@ -345,7 +310,11 @@ def main() -> None:
         times, versions = steady(pythons, args.turns, args.steps, n_envs)
         rows += rows_of(times, args.steps, n_envs)
     if args.rounds:
-        times = from_cold(pythons, args.rounds)
+        times = {name: [] for name in pythons}
+        for _ in range(args.rounds):
+            for name, python in pythons.items():
+                command = [python, __file__, "--side", name, "--once"]
+                times[name].append(from_cold(command)[0])
         what = f"compiled training, from cold to {N_ENV_STEPS:,} steps"
         if "rejax" in times:
             rows.append(Row(what, "rejax", "s", times["kitae"], times["rejax"], 2.0))

@@ -18,9 +18,10 @@ busy machine do not.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from bench_sides import (
     Row,
@@ -29,6 +30,7 @@ from bench_sides import (
     opened,
     python_of,
     report,
+    seconds,
     serve,
 )
 
@@ -129,56 +131,55 @@ def kitae_trainer(problem: Problem) -> Train:
     return lambda n_env_steps: agent.train(env, n_env_steps) and None
 
 
-def sb3_arguments(problem: Problem) -> dict:
-    """What Stable-Baselines3's DQN and SBX's have in common."""
-    return {
-        "learning_rate": problem.learning_rate,
-        "buffer_size": problem.buffer_size,
-        "learning_starts": problem.batch_size,
-        "batch_size": problem.batch_size,
-        "train_freq": problem.every,
-        "gradient_steps": 1,
-        "target_update_interval": problem.target * problem.every * problem.n_envs,
-        "exploration_initial_eps": 0.1,
-        "exploration_final_eps": 0.05,
-        "seed": 0,
-        "device": "cpu",
-    }
+def trainer_of(kind: Any, problem: Problem, **own: Any) -> Train:
+    """Makes `train(n_env_steps)` of Stable-Baselines3's DQN, or of SBX's.
+
+    Args:
+        kind: The class.
+        problem: What it is to do.
+        **own: What the two do not have in common.
+    """
+    from stable_baselines3.common.env_util import make_vec_env
+
+    agent = kind(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=problem.n_envs),
+        learning_rate=problem.learning_rate,
+        buffer_size=problem.buffer_size,
+        learning_starts=problem.batch_size,
+        batch_size=problem.batch_size,
+        train_freq=problem.every,
+        gradient_steps=1,
+        target_update_interval=problem.target * problem.every * problem.n_envs,
+        exploration_initial_eps=0.1,
+        exploration_final_eps=0.05,
+        seed=0,
+        device="cpu",
+        **own,
+    )
+    return lambda n_env_steps: (
+        agent.learn(n_env_steps, reset_num_timesteps=False, log_interval=None) and None
+    )
 
 
 def sb3_trainer(problem: Problem) -> Train:
     """Makes `train(n_env_steps)` of Stable-Baselines3's DQN, with the same work."""
     import torch
     from stable_baselines3 import DQN
-    from stable_baselines3.common.env_util import make_vec_env
 
     torch.set_num_threads(os.cpu_count() or 1)
-    agent = DQN(
-        "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=problem.n_envs),
-        max_grad_norm=10.0,
-        policy_kwargs={"net_arch": [*problem.hidden_sizes]},
-        **sb3_arguments(problem),
-    )
-    return lambda n_env_steps: (
-        agent.learn(n_env_steps, reset_num_timesteps=False, log_interval=None) and None
+    layers = [*problem.hidden_sizes]
+    return trainer_of(
+        DQN, problem, max_grad_norm=10.0, policy_kwargs={"net_arch": layers}
     )
 
 
 def sbx_trainer(problem: Problem) -> Train:
     """Makes `train(n_env_steps)` of SBX's DQN, with nearly the same work."""
     from sbx import DQN
-    from stable_baselines3.common.env_util import make_vec_env
 
-    agent = DQN(
-        "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=problem.n_envs),
-        policy_kwargs={"net_arch": [problem.equal_layers, problem.equal_layers]},
-        **sb3_arguments(problem),
-    )
-    return lambda n_env_steps: (
-        agent.learn(n_env_steps, reset_num_timesteps=False, log_interval=None) and None
-    )
+    layers = [problem.equal_layers, problem.equal_layers]
+    return trainer_of(DQN, problem, policy_kwargs={"net_arch": layers})
 
 
 TRAINERS = {
@@ -188,18 +189,7 @@ TRAINERS = {
 }
 
 
-def timed(train: Train) -> Callable[[int], float]:
-    """Makes a function that trains and returns the seconds."""
-
-    def turn(n_env_steps: int) -> float:
-        start = time.perf_counter()
-        train(n_env_steps)
-        return time.perf_counter() - start
-
-    return turn
-
-
-def measured(
+def alternated(
     name: str, turns: int, seconds: float
 ) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """Lets all sides take turns at a problem; returns rows and versions."""
@@ -244,11 +234,11 @@ def main() -> None:
     add_arguments(parser)
     args = parser.parse_args()
     if args.side:
-        serve(timed(TRAINERS[args.side](PROBLEMS[args.problems[0]])))
+        serve(partial(seconds, TRAINERS[args.side](PROBLEMS[args.problems[0]])))
         return
     rows, versions = [], {}
     for name in args.problems:
-        found, versions = measured(name, args.turns, args.seconds)
+        found, versions = alternated(name, args.turns, args.seconds)
         rows += found
     report(rows, versions, args)
 

@@ -11,37 +11,30 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 from bench_sides import ROOT, Row, as_table, read_rows
 
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
+from kitae.runs.figures import COLOURS, render
 
-KITAE, ASKED = "#1f5f8b", "#c2410c"
+KITAE, ASKED = COLOURS[:2]
+TICKS = (0.5, 1, 2, 5, 10, 20)
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(axes: Any, rows: Sequence[Row]) -> None:
     """Draws the ratios, one line each, the largest first."""
     rows = sorted(rows, key=lambda row: statistics.median(row.faster))
-    figure, axes = plt.subplots(figsize=(9, 0.36 * len(rows) + 1.2))
     for place, row in enumerate(rows):
-        middle = statistics.median(row.faster)
         axes.plot([min(row.faster), max(row.faster)], [place] * 2, color=KITAE)
-        axes.plot(middle, place, "o", color=KITAE)
+        axes.plot(statistics.median(row.faster), place, "o", color=KITAE)
         if row.target is not None:
             axes.plot(row.target, place, "|", color=ASKED, markersize=14)
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [0.5, 1, 2, 5, 10, 20]
-    axes.set_xticks(ticks, [f"{tick:g} ×" for tick in ticks])
-    axes.set_yticks(
-        range(len(rows)), [f"{row.what} | {row.against}" for row in rows], fontsize=8
-    )
+    axes.set_xticks(TICKS, [f"{tick:g} ×" for tick in TICKS])
+    names = [f"{row.what} | {row.against}" for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_xlabel("times as fast as the other; the mark: what is asked for")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
 
 
 def main() -> None:
@@ -53,7 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     rows = read_rows(args.json)
     print(as_table(rows))
-    draw([row for row in rows if row.target is not None], args.plot)
+    asked = [row for row in rows if row.target is not None]
+    size = (9, 0.36 * len(asked) + 1.2)
+    args.plot.write_bytes(render(lambda axes: draw(axes, asked), "svg", size))
 
 
 if __name__ == "__main__":

@@ -16,17 +16,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import count, islice, repeat
 from typing import Any, NamedTuple
 
-from bench_sides import (
-    Row,
-    add_arguments,
-    alternate,
-    opened,
-    python_of,
-    report,
-    serve,
-)
+from bench_sides import Row, add_arguments, measured, python_of, report, serve
 
 N_ROWS, N_ENVS, BATCH_SIZE, EXPONENT = 100_000, 16, 256, 0.6
 CAPACITY = N_ROWS // N_ENVS
@@ -35,13 +28,13 @@ KINDS = ("vectors", "frames", "prioritised")
 
 
 class Functions(NamedTuple):
-    """A replay, full, and what is timed: of the replay, rows and a key.
+    """A replay, full, and what is timed.
 
     Attributes:
         state: The replay.
-        add: Gives the replay.
-        sample: Gives a batch.
-        update: Sets the priorities of a batch that was drawn; gives the replay.
+        add: Of the replay and rows; gives the replay.
+        sample: Of the replay and a key; gives a batch.
+        update: Of the replay and a batch, whose priorities it sets; gives the replay.
     """
 
     state: Any
@@ -71,7 +64,7 @@ def frame_rows(axis: int) -> Iterator[dict[str, Any]]:
 
     rng = np.random.default_rng(0)
     window = [rng.integers(0, 256, (N_ENVS, *FRAME), np.uint8) for _ in range(STACK)]
-    for step in range(10**9):
+    for step in count():
         before = np.stack(window, axis)
         ends = step % EPISODE == EPISODE - 1
         window = [*window[1:], rng.integers(0, 256, (N_ENVS, *FRAME), np.uint8)]
@@ -86,21 +79,23 @@ def frame_rows(axis: int) -> Iterator[dict[str, Any]]:
             window = [window[-1]] * STACK
 
 
+def steps(kind: str, axis: int) -> Iterator[dict[str, Any]]:
+    """Gives the rows of one step after the other."""
+    return frame_rows(axis) if kind == "frames" else repeat(vector_rows())
+
+
 def filled(add: Callable[[Any, Any], Any], state: Any, kind: str, axis: int) -> Any:
     """Adds until the replay is full."""
-    rows = frame_rows(axis) if kind == "frames" else None
-    same = vector_rows()
-    for _ in range(CAPACITY):
-        state = add(state, next(rows) if rows else same)
+    for rows in islice(steps(kind, axis), CAPACITY):
+        state = add(state, rows)
     return state
 
 
 def some_rows(kind: str, axis: int) -> dict[str, Any]:
-    """Makes rows on the device, and what one of them looks like."""
+    """Makes the rows of a step, on the device."""
     import jax
 
-    rows = next(frame_rows(axis)) if kind == "frames" else vector_rows()
-    return jax.device_put(rows)
+    return jax.device_put(next(steps(kind, axis)))
 
 
 def kitae_functions(kind: str) -> Functions:
@@ -239,14 +234,9 @@ def main() -> None:
     pythons = {"kitae": sys.executable, "flashbax": python_of("peers")}
     rows, versions = [], {}
     for kind in args.kinds:
-        commands = {
-            name: [python, __file__, "--side", name, "--kinds", kind]
-            for name, python in pythons.items()
-        }
-        with opened(commands) as sides:
-            alternate(sides, 1, lambda _: 10)
-            found = alternate(sides, args.turns, lambda _: args.calls)
-            versions = {name: side.versions for name, side in sides.items()}
+        found, versions = measured(
+            pythons, __file__, args.turns, args.calls, "--kinds", kind, first=10
+        )
         rows += rows_of(kind, found)
     report(rows, versions, args)
 

@@ -12,8 +12,9 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from typing import Any
+
+from bench_sides import seconds
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams
@@ -40,13 +41,6 @@ def make(driver: str, name: str, save_frequency: int) -> tuple[DQN, Any]:
     return DQN(name, config), env
 
 
-def timed(agent: DQN, env: Any, n_env_steps: int) -> float:
-    """Returns the seconds of a training."""
-    start = time.perf_counter()
-    agent.train(env, n_env_steps)
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,13 +54,13 @@ def main() -> None:
                 agent.train(env, TRANSITIONS)  # fills the replay, compiles all
             ratios = []
             for _ in range(turns):
-                without, saving = (timed(*pair, N_ENV_STEPS) for pair in agents)
+                without, saving = (
+                    seconds(agent.train, env, N_ENV_STEPS) for agent, env in agents
+                )
                 ratios.append(saving / without)
-            saves = []
-            for _ in range(turns):
-                start = time.perf_counter()
-                path = agents[0][0].save()
-                saves.append(time.perf_counter() - start)
+            first = agents[0][0]
+            saves = [seconds(first.save) for _ in range(turns)]
+            path = first.save()
             size = sum(p.stat().st_size for p in path.iterdir())
             print(
                 f"{driver}: one save of {size / 1e6:.1f} MB takes "

@@ -20,7 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_compiled import BATCH_SIZE, N_ENVS, START_STEP, kitae_agent, seconds
+from bench_compiled import BATCH_SIZE, N_ENVS, START_STEP, kitae_agent
+from bench_sides import seconds
 
 SEEDS = (1, 4, 16, 64)
 ENVIRONMENTS = (1, 16, 256, 4_096)

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -72,9 +73,10 @@ def as_table(rows: Iterable[Row]) -> str:
         asked, verdict = "", ""
         if row.target is not None:
             reached = statistics.median(row.faster) >= row.target
-            asked, verdict = f"{row.target:g}", "yes" if reached else "**no**"
+            asked, verdict = f"{row.target:.3g}", "yes" if reached else "**no**"
+        against = f"{row.against} ({row.remark})" if row.remark else row.against
         lines.append(
-            f"| {row.what} | {row.against} | {row.unit} | {spread(row.ours, digits)} "
+            f"| {row.what} | {against} | {row.unit} | {spread(row.ours, digits)} "
             f"| {spread(row.theirs, digits)} | {spread(row.faster, 2)} | {asked} "
             f"| {verdict} |"
         )
@@ -206,6 +208,64 @@ def alternate(
         for name, side in sides.items():
             answers[name].append(side.turn(size(name)))
     return answers
+
+
+def measured(
+    pythons: dict[str, str],
+    script: str,
+    turns: int,
+    size: int,
+    *arguments: str,
+    first: int | None = None,
+) -> tuple[dict[str, list[Any]], dict[str, dict[str, str]]]:
+    """Lets sides take turns, after one each that does not count: it compiles.
+
+    Args:
+        pythons: The interpreter of each side.
+        script: Which serves a side that is named by `--side`.
+        turns: Of each.
+        size: Of a turn.
+        *arguments: Further ones of the script.
+        first: Size of the turn that does not count. Default: as the others.
+
+    Returns:
+        Of each side what it answered, turn by turn, and its versions.
+    """
+    commands = {
+        name: [python, script, "--side", name, *arguments]
+        for name, python in pythons.items()
+    }
+    with opened(commands) as sides:
+        alternate(sides, 1, lambda _: first or size)
+        found = alternate(sides, turns, lambda _: size)
+        return found, {name: side.versions for name, side in sides.items()}
+
+
+def from_cold(command: list[str]) -> tuple[float, str]:
+    """Runs a process without a compilation cache.
+
+    Returns:
+        Seconds from its start until it wrote its last line, and that line.
+    """
+    last, at = "", 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env=uncached(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            last, at = line, time.perf_counter()
+        if process.wait():
+            raise SystemExit(f"it failed: {command}")
+    return at - start, last.strip()
+
+
+def seconds(function: Callable[..., Any], *args: Any) -> float:
+    """Times one call."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
 
 
 def serve(turn: Callable[[int], Any]) -> None:

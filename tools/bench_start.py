@@ -1,7 +1,7 @@
 """From a cold process: imports, and CartPole solved, beside the peers' in one run.
 
-- Importing: `import kitae.algos` beside `import sbx`, from a process's start to its
-  end, and less the time of a Python that imports nothing.
+- Importing: `import kitae.algos` beside `import sbx`, from a process's start until
+  it is there, and less the time of a Python that imports nothing.
 - Solved: from a process's start until greedy episodes of CartPole-v1 return 475 in the
   mean of 20, imports and compilation included, without a compilation cache on disk.
   Kitae's is DQN as `kitae.algos.presets` has it; Stable-Baselines3's is DQN with the
@@ -12,18 +12,14 @@
 """
 
 import argparse
-import subprocess
 import sys
-import tempfile
-import time
-from typing import Any
 
 from bench_sides import (
     Row,
     add_arguments,
+    from_cold,
     python_of,
     report,
-    uncached,
     versions_of,
 )
 
@@ -33,23 +29,11 @@ TASK = "CartPole-v1"
 
 def kitae_solves(seed: int) -> tuple[float, int]:
     """Trains until it is solved; returns the return and the steps."""
-    import kitae.config as cfg
-    from kitae.algos.presets import AGENTS, preset
-    from kitae.envs.make import make_vec_env
+    from bench_learning import make
 
-    told = preset("dqn", TASK)
-    env = make_vec_env(TASK, told.n_envs)
-    config = cfg.AlgoConfig(
-        seed=seed,
-        algo_params=told.algo_params,
-        update_cfg=told.update_cfg,
-        train_cfg=told.train_cfg,
-        env_cfg=cfg.EnvConfig(
-            TASK, env.single_observation_space, env.single_action_space, told.n_envs
-        ),
-    )
-    agent, n, mean = AGENTS["dqn"]("start", config), 0, 0.0
-    while mean < SOLVED and n < told.train_cfg.n_env_steps:
+    agent, env = make("dqn", TASK, seed)
+    n, mean = 0, 0.0
+    while mean < SOLVED and n < agent.config.train_cfg.n_env_steps:
         agent.train(env, LOOK_EVERY)
         n += LOOK_EVERY
         mean = float(agent.evaluate(env, N_EPISODES).mean())
@@ -97,29 +81,14 @@ def sb3_solves(seed: int) -> tuple[float, int]:
 SOLVERS = {"kitae": kitae_solves, "stable-baselines3": sb3_solves}
 
 
-def timed(command: list[str]) -> tuple[float, str]:
-    """Runs a process without a compilation cache; returns seconds and what it wrote."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=uncached(),
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return time.perf_counter() - start, done.stdout
-
-
 def importing(pythons: dict[str, str], rounds: int) -> list[Row]:
     """Times the imports."""
     modules = {"kitae": "kitae.algos", "peers": "sbx"}
     times: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(rounds + 1):  # the first fills the disk's cache
         for name, module in modules.items():
-            bare, _ = timed([pythons[name], "-c", "pass"])
-            whole, _ = timed([pythons[name], "-c", f"import {module}"])
+            bare, _ = from_cold([pythons[name], "-c", "print()"])
+            whole, _ = from_cold([pythons[name], "-c", f"import {module}; print()"])
             times[name].append(whole - bare)
     ours, theirs = (values[1:] for values in times.values())
     return [Row("import kitae.algos, import sbx", "sbx", "s", ours, theirs, 3.0)]
@@ -132,9 +101,9 @@ def solving(pythons: dict[str, str], seeds: int) -> list[Row]:
         for name in SOLVERS:
             python = pythons["kitae" if name == "kitae" else "peers"]
             command = [python, __file__, "--side", name, "--seeds", str(seed)]
-            taken, wrote = timed(command)
+            taken, last = from_cold(command)
             times[name].append(taken)
-            print(f"seed {seed}, {name}: {taken:.1f} s, {wrote.splitlines()[-1]}")
+            print(f"seed {seed}, {name}: {taken:.1f} s, {last}")
     what = f"cold process until {TASK} is solved (greedy {SOLVED:g})"
     return [Row(what, "stable-baselines3", "s", *times.values(), target=7.0)]
 
@@ -152,7 +121,7 @@ def main() -> None:
         print(f"return {mean:.1f} after {n:,} steps")
         return
     pythons = {"kitae": sys.executable, "peers": python_of("peers")}
-    rows: list[Any] = []
+    rows = []
     if args.rounds:
         rows += importing(pythons, args.rounds)
     if args.seeds:

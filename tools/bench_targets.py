@@ -13,15 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench_sides import (
-    Row,
-    add_arguments,
-    alternate,
-    opened,
-    python_of,
-    report,
-    serve,
-)
+from bench_sides import Row, add_arguments, measured, python_of, report, serve
 
 N_STEPS, BATCH_SIZE, LAMBDA = 1_000, 64, 0.95
 ASKED = {"λ-returns": 1.5, "GAE": 1.5}
@@ -111,13 +103,7 @@ def main() -> None:
         serve(timed(SIDES[args.side]()))
         return
     pythons = {"kitae": sys.executable, "rlax": python_of("peers")}
-    commands = {
-        name: [python, __file__, "--side", name] for name, python in pythons.items()
-    }
-    with opened(commands) as sides:
-        alternate(sides, 1, lambda _: 10)
-        found = alternate(sides, args.turns, lambda _: args.calls)
-        versions = {name: side.versions for name, side in sides.items()}
+    found, versions = measured(pythons, __file__, args.turns, args.calls, first=10)
     rows = [
         Row(
             f"{name}, T = {N_STEPS:,}, batch {BATCH_SIZE}",
