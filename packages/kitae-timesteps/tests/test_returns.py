@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from kitae.timesteps import compute_gae, compute_lambda_returns, returns
 
+# What marks a function in a compiled program that is one kernel.
+ONE_KERNEL = "xla_cpu_small_call"
+
 
 def f32(*values):
     return jnp.array(values, jnp.float32)
@@ -385,3 +388,23 @@ def test_another_lambda_is_not_traced_again(monkeypatch):
     for lambda_ in (0, 0.3, 0.95):
         compute_lambda_returns(x, x, x, lambda_)
     assert len(traces) == 2
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a request to XLA's CPU")
+@pytest.mark.parametrize("width, together", [(64, True), (5_000, False)])
+def test_time_is_walked_in_one_kernel_where_rows_are_small(width, together):
+    steps = jnp.ones((10, width))
+    program = jax.jit(lambda x: compute_lambda_returns(x, x, x, 0.9))
+    assert (ONE_KERNEL in program.lower(steps).compile().as_text()) == together
+
+
+@pytest.mark.parametrize("shape", [(1,), (1_000, 64), (3, 4_096), (20_000, 512)])
+def test_kernels_of_any_size_compile(shape):
+    steps = jnp.ones(shape)
+
+    def total(steps):
+        return jnp.sum(compute_lambda_returns(steps, 0.5 * steps, steps, 0.9))
+
+    slope = jax.jit(jax.grad(total))(steps)
+    assert slope.shape == shape
+    assert np.all(slope >= 1.0)  # each reward counts once at least

@@ -100,6 +100,23 @@ def test_what_an_earlier_step_computed_is_never_drawn_ahead():
     assert drawn.tolist() == expected
 
 
+def test_a_kernel_is_not_taken_apart():
+    def one_kernel(x):
+        return x + 1.0
+
+    def other(x):
+        return x * 2.0
+
+    def calls(constants, carry, number):
+        return jax.jit(other)(jax.jit(one_kernel)(carry)), number
+
+    parts = bulk.split(calls, (), jnp.float32(0), jnp.uint32(0))
+    step = jax.make_jaxpr(parts.step)((), jnp.float32(0), jnp.uint32(0), []).jaxpr
+    called = [eqn.params["name"] for eqn in step.eqns if "name" in eqn.params]
+    assert called == ["one_kernel"]
+    assert parts.step((), jnp.float32(0), jnp.uint32(0), [])[0] == 2.0
+
+
 def test_side_effects_stay_in_the_loop():
     seen = []
 

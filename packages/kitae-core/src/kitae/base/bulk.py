@@ -22,6 +22,8 @@ from kitae.base.pytrees import n_bytes
 
 SMALL = 32
 CALLS = ("jit", "pjit")
+# A function that is to be compiled as one is not taken apart.
+KERNEL = "one_kernel"
 
 
 class Split(NamedTuple):
@@ -241,7 +243,7 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
             return var.val if isinstance(var, Literal) else values[var]
 
         for eqn in jaxpr.eqns:
-            if eqn.primitive.name in CALLS:
+            if eqn.primitive.name in CALLS and eqn.params["name"] != KERNEL:
                 call = functools.partial(run, eqn.params["jaxpr"])
                 outs = call(*map(read, eqn.invars))
             else:
