@@ -3,7 +3,8 @@
 Two problems on CartPole-v1:
 
 - tutorial: 16 environments, a 64-64 network, and one gradient update on 256
-  transitions at every vector step;
+  transitions at every vector step; Kitae steps them in Gymnasium's own vectorised form,
+  which the peers cannot, and they one after the other;
 - cleanrl: 1 environment, a 120-84 network, and one update on 128 of the last 10,000
   transitions at every fourth step.
 
@@ -104,7 +105,9 @@ def kitae_trainer(problem: Problem) -> Train:
     from kitae.algos import DQN, DQNParams
     from kitae.envs.make import make_vec_env
 
-    env = make_vec_env("CartPole-v1", problem.n_envs)
+    # One environment as the peers have it; of many, what Gymnasium steps together.
+    mode = "sync" if problem.n_envs == 1 else None
+    env = make_vec_env("CartPole-v1", problem.n_envs, vectorization_mode=mode)
     config = cfg.AlgoConfig(
         seed=0,
         algo_params=DQNParams(

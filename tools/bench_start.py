@@ -1,7 +1,8 @@
 """From a cold process: imports, and CartPole solved, beside the peers' in one run.
 
 - Importing: `import kitae.algos` beside `import sbx`, from a process's start until
-  it is there, and less the time of a Python that imports nothing.
+  it is there, and less the time of a Python that imports nothing. `kitae.algos` imports
+  an agent when it is first named: so `from kitae.algos import DQN` is timed as well.
 - Solved: from a process's start until greedy episodes of CartPole-v1 return 475 in the
   mean of 20, imports and compilation included, without a compilation cache on disk.
   Kitae's is DQN as `kitae.algos.presets` has it; Stable-Baselines3's is DQN with the
@@ -83,15 +84,22 @@ SOLVERS = {"kitae": kitae_solves, "stable-baselines3": sb3_solves}
 
 def importing(pythons: dict[str, str], rounds: int) -> list[Row]:
     """Times the imports."""
-    modules = {"kitae": "kitae.algos", "peers": "sbx"}
-    times: dict[str, list[float]] = {name: [] for name in modules}
-    for _ in range(rounds + 1):  # the first fills the disk's cache
-        for name, module in modules.items():
-            bare, _ = from_cold([pythons[name], "-c", "print()"])
-            whole, _ = from_cold([pythons[name], "-c", f"import {module}; print()"])
-            times[name].append(whole - bare)
-    ours, theirs = (values[1:] for values in times.values())
-    return [Row("import kitae.algos, import sbx", "sbx", "s", ours, theirs, 3.0)]
+    rows = []
+    for asked, *imports in (
+        (3.0, "import kitae.algos", "import sbx"),
+        (None, "from kitae.algos import DQN", "from sbx import DQN"),
+    ):
+        times: list[list[float]] = [[], []]
+        for _ in range(rounds + 1):  # the first fills the disk's cache
+            for python, line, found in zip(
+                pythons.values(), imports, times, strict=True
+            ):
+                bare, _ = from_cold([python, "-c", "print()"])
+                whole, _ = from_cold([python, "-c", f"{line}; print()"])
+                found.append(whole - bare)
+        ours, theirs = (values[1:] for values in times)
+        rows.append(Row(", ".join(imports), "sbx", "s", ours, theirs, asked))
+    return rows
 
 
 def solving(pythons: dict[str, str], seeds: int) -> list[Row]:

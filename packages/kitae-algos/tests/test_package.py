@@ -1,5 +1,7 @@
 import doctest
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,28 @@ def test_public_names():
     names = [n.replace("QRParams", "QRDQNParams") for n in names]
     names = [n.replace("QRState", "QRDQNState") for n in names]
     assert sorted(kitae.algos.__all__) == sorted(names)
+
+
+def test_nothing_is_imported_before_it_is_asked_for():
+    code = """
+import sys
+import kitae.algos
+early = [name for name in ("jax", "kitae.algos.dqn") if name in sys.modules]
+from kitae.algos import DQN
+assert kitae.algos.DQN is DQN is kitae.algos.dqn.DQN
+late = [name for name in ("kitae.algos.dqn", "kitae.algos.r2d2") if name in sys.modules]
+print(early, late)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "[] ['kitae.algos.dqn']", done.stderr
+
+
+def test_all_names_are_there():
+    assert set(kitae.algos.__all__) <= set(dir(kitae.algos))
+    for name in kitae.algos.__all__:
+        assert getattr(kitae.algos, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Dqn'"):
+        _ = kitae.algos.Dqn
 
 
 @pytest.mark.parametrize("module, agent", AGENTS.items())

@@ -135,13 +135,17 @@ TASKS = {
         },
         bounds=(-60.0, 0.0),
         # Values begin in the middle: where all rewards are -1, above all that can be,
-        # and what was not tried yet looks better than what was.
+        # and what was not tried yet looks better than what was. A target that moves
+        # seldom lets that last: of three steps' rewards, values fall thrice as fast.
         own={
             "rainbow": {
                 "v_min": -60.0,
                 "v_max": 60.0,
                 "n_atoms": 61,
                 "adam_eps": 1e-8,
+                "exploration_initial": 1.0,
+                "exploration_final": 0.07,
+                "target_update_period": 900,
             }
         },
         rollouts=_ROLLOUTS | {"learning_rate": 6e-4},

@@ -17,6 +17,7 @@ from gymnasium.vector import VectorEnv
 from kitae.base import checkpoint, saving
 from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
+from kitae.base.drawn import Drawn
 from kitae.base.evaluation import evaluate
 from kitae.base.export import export
 from kitae.base.host import device_step, meet, train_on_host
@@ -29,7 +30,7 @@ from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
-from kitae.base.tracing import ActFn
+from kitae.base.tracing import Acted, ActFn
 from kitae.base.trackers import Callback, Tracker, checked_trackers
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
@@ -242,21 +243,39 @@ class BaseAgent(IAgent):
         return jax.jit(self._storage().add, donate_argnums=0)
 
     @cached_property
-    def _learn(self) -> Any:
+    def _add_and_act(self) -> Drawn:
+        add, act = self._storage().add, self._act.jitted
+
+        def add_and_act(
+            key_data: jax.Array,
+            iteration: jax.Array,
+            memory: Any,
+            rows: Any,
+            valid: jax.Array,
+            state: State,
+            *rest: Any,
+        ) -> tuple[Any, Acted]:
+            acted = act(state, key_data, iteration, *rest, names=None)
+            return add(memory, rows, valid), acted
+
+        return Drawn(add_and_act, donate=(0,))
+
+    @cached_property
+    def _learn(self) -> Drawn:
         storage = self._storage()
         add, learn = storage.add, self._pure_learn(storage)
 
         def add_and_learn(
-            state: State,
-            memory: Any,
             key_data: jax.Array,
             iteration: jax.Array,
+            state: State,
+            memory: Any,
             rows: Any,
             valid: jax.Array,
         ) -> tuple[State, Any, Info]:
             return learn(state, add(memory, rows, valid), key_data, iteration)
 
-        return jax.jit(add_and_learn, donate_argnums=(0, 1))
+        return Drawn(add_and_learn, donate=(0, 1))
 
     def _pure_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
         """Returns `learn(state, memory, key_data, iteration)`, to be traced."""
@@ -549,6 +568,28 @@ class BaseAgent(IAgent):
 
     # --- What the loops call --------------------------------------------------------
 
+    def _explore(
+        self, observation: Observation, hidden_state: Any, first: Any, *, add: bool
+    ) -> Acted:
+        """Acts in training.
+
+        Args:
+            observation: What is acted on.
+            hidden_state: What is remembered, or None.
+            first: Where episodes begin, or None.
+            add: Whether the rows of the last step are added, in the same program.
+        """
+        number = self.iteration % 2**32
+        rest = device_step(self.step), observation, hidden_state, first
+        together = self._act.traceable and self._agent_names is None
+        if not (add and together and self._pending is not None):
+            return self._act(self.state, self.interact_key, number, *rest)
+        rows, self._pending = self._pending, None
+        self.memory, acted = self._add_and_act(
+            self.interact_key, number, self.memory, *rows, self.state, *rest
+        )
+        return acted
+
     def _take_in(self, update: bool) -> Info | None:
         """Adds the rows of the last step, and learns if there is an update due.
 
@@ -558,10 +599,10 @@ class BaseAgent(IAgent):
         rows, self._pending = self._pending, None
         if update:
             self.state, self.memory, info = self._learn(
+                self.learn_key,
+                self.iteration % 2**32,
                 self.state,
                 self.memory,
-                self.learn_key,
-                np.uint32(self.iteration % 2**32),
                 *(rows or self._no_rows),
             )
             self.updates += self._updates_each_time()

@@ -216,6 +216,16 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
     return pack, unpack
 
 
+def quickly_compiled() -> dict[str, Any]:
+    """Compiler options for a program that draws few numbers.
+
+    At its usual level XLA's CPU backend takes several seconds to optimise a few calls
+    of the random generator, which then cost a thousandth of a training's time.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu else {}
+
+
 def _program(
     jaxpr: Jaxpr, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]
 ) -> Callable[..., list[jax.Array]]:

@@ -45,7 +45,7 @@ def evaluate(
         acted = agent._select(
             agent.state,
             key,
-            np.uint32(iteration),
+            iteration,
             step,
             observation,
             hidden_state,

@@ -127,20 +127,14 @@ def train_on_host(
     with running(agent, statistics, n_env_steps, saved) as run:
         report = run.report
         while agent.step < n_env_steps:
-            if not agent.learns_while_env_steps:
-                report.after_update(agent._take_in(agent._update_due()))
-            acted = agent._act(
-                agent.state,
-                agent.interact_key,
-                np.uint32(agent.iteration % 2**32),
-                device_step(agent.step),
-                observation,
-                hidden_state,
-                first,
-            )
+            due = agent._update_due()
+            first_learn = due and not agent.learns_while_env_steps
+            if first_learn:
+                report.after_update(agent._take_in(update=True))
+            acted = agent._explore(observation, hidden_state, first, add=not due)
             host_actions = np.asarray(acted.actions)
-            if agent.learns_while_env_steps:
-                report.after_update(agent._take_in(agent._update_due()))
+            if not first_learn:
+                report.after_update(agent._take_in(update=due))
             step = host_env.step(host_actions)
             rows = agent._rows(
                 observation,

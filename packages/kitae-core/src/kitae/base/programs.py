@@ -108,7 +108,7 @@ class Programs:
         self._loops: dict[tuple[int, bool], Loop] = {}
         self.begin = jax.jit(
             self._over_seeds(self._begin, (0, SEEDED)),
-            compiler_options=quickly_compiled(),
+            compiler_options=bulk.quickly_compiled(),
         )
 
     def make(
@@ -160,7 +160,7 @@ class Programs:
             partial(bulk.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)
         )
         everywhere = None if self.devices is None else self.devices.everywhere
-        options = quickly_compiled() if parts.bytes_ahead < SELDOM_BYTES else {}
+        options = bulk.quickly_compiled() if parts.bytes_ahead < SELDOM_BYTES else {}
         return Loop(ahead, loop, size, length, options, everywhere)
 
     def _over_seeds(self, function: Callable[..., Any], in_axes: Any) -> Any:
@@ -346,16 +346,6 @@ def compile_all(lowered: Sequence[Any]) -> None:
     """Compiles programs at the same time; calls to their functions then find them."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(operator.methodcaller("compile"), lowered))
-
-
-def quickly_compiled() -> dict[str, Any]:
-    """Compiler options for a program that draws few numbers.
-
-    At its usual level XLA's CPU backend takes several seconds to optimise a few calls
-    of the random generator, which then cost a thousandth of a training's time.
-    """
-    on_cpu = jax.default_backend() == "cpu"
-    return {"xla_backend_optimization_level": 1} if on_cpu else {}
 
 
 def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:

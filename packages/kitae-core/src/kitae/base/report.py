@@ -165,11 +165,7 @@ class Report:
         agent = self._agent
         with explained(f"{type(agent).__name__}'s process_experience or update_step"):
             shapes = agent._learn.eval_shape(
-                agent.state,
-                agent.memory,
-                agent.learn_key,
-                np.uint32(0),
-                *agent._no_rows,
+                agent.learn_key, 0, agent.state, agent.memory, *agent._no_rows
             )
         for name, shape in shapes[2].items():
             if shape.shape != ():

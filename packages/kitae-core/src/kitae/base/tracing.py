@@ -3,13 +3,15 @@
 import copy
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
+from kitae.base.drawn import Drawn
 from kitae.base.multi_agent import Names, by_name, joined
 from kitae.base.pytrees import firm
 from kitae.envs.functional import where_env
@@ -89,30 +91,56 @@ class ActFn:
     Args:
         agent: Whose method.
         name: The method: `"explore"` or `"select_action"`.
+
+    Attributes:
+        traceable: Whether it is compiled; known once it was called.
+        jitted: `pure`, of which every program that has it as a part shares one trace.
     """
 
     def __init__(self, agent: "BaseAgent", name: str) -> None:
         self._agent = agent
         self._name = name
-        self._compiled = jax.jit(self.pure, static_argnames="names")
-        self._traceable = True
+        self.jitted = jax.jit(self.pure, static_argnames="names")
+        # By the number of rows: their shapes do not differ otherwise.
+        self._drawn: dict[tuple[int, Names | None], Drawn] = {}
+        self.traceable = True
 
-    def __call__(self, *args: Any) -> Acted:
+    def __call__(
+        self,
+        state: Any,
+        key_data: jax.Array,
+        iteration: int,
+        step: Any,
+        observation: Any,
+        hidden_state: Any,
+        first: Any,
+    ) -> Acted:
         """Acts once."""
         names = self._agent._agent_names
-        if self._traceable:
+        rest = state, step, observation, hidden_state, first
+        if self.traceable:
+            n_rows = jax.tree.leaves(observation)[0].shape[0]
+            drawn = self._drawn.get((n_rows, names))
+            if drawn is None:
+                drawn = self._drawn[n_rows, names] = Drawn(self._of_number(names))
             try:
-                return self._compiled(*args, names=names)
+                return drawn(key_data, iteration, *rest)
             except UNTRACEABLE as error:
                 self._give_up(error)
-        return self.pure(*args, names=names)
+        return self.pure(state, key_data, np.uint32(iteration), *rest[1:], names=names)
+
+    def _of_number(self, names: Names | None) -> Callable[..., Acted]:
+        def act(key_data: Any, iteration: Any, state: Any, *rest: Any) -> Acted:
+            return self.jitted(state, key_data, iteration, *rest, names=names)
+
+        return act
 
     def shapes(self, *args: Any) -> Any:
         """Returns what a call would, as shapes and dtypes."""
         names = self._agent._agent_names
-        if self._traceable:
+        if self.traceable:
             try:
-                return self._compiled.eval_shape(*args, names=names)
+                return self.jitted.eval_shape(*args, names=names)
             except UNTRACEABLE as error:
                 self._give_up(error)
         return self.pure(*args, names=names)
@@ -124,7 +152,7 @@ class ActFn:
             TypeError: It cannot be traced; the line is named, with the reason.
         """
         with explained(f"{type(self._agent).__name__}.{self._name}"):
-            self._compiled.eval_shape(*args, names=None)  # the trace is kept
+            self.jitted.eval_shape(*args, names=None)  # the trace is kept
 
     def pure(
         self,
@@ -163,7 +191,7 @@ class ActFn:
         return jax.tree.map(firm, acted)
 
     def _give_up(self, error: Exception) -> None:
-        self._traceable = False
+        self.traceable = False
         reason = str(error).splitlines()[0]
         warnings.warn(
             f"{type(self._agent).__name__}.{self._name} cannot be compiled and is "

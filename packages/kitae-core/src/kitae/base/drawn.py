@@ -1,0 +1,117 @@
+"""Calling one function at every step, with its random numbers drawn in bulk."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base import bulk
+
+# Numbers that are drawn for together, and bytes: of less than `WORTH_IT` numbers, it
+# would take longer than to draw for each.
+MAX_LENGTH = 256
+MAX_BYTES = 2**23
+WORTH_IT = 8
+
+
+class Drawn:
+    """`function(constants, number, *carry)`, compiled, for one number after another.
+
+    What it computes of the constants and the number alone, all random numbers above
+    all, is computed for the next `MAX_LENGTH` numbers together and kept until its turn
+    comes; see `kitae.base.bulk`. The numbers are those that `function` would draw, bit
+    for bit. Shapes and dtypes are those of the first call.
+
+    Args:
+        function: Pure; traced once.
+        donate: Which of `carry` are given up at a call.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], donate: Sequence[int] = ()
+    ) -> None:
+        self._function = jax.jit(function)
+        self._donate = donate
+        self._programs: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self._drawn_for: tuple[Any, int] = None, 0
+        self._values: Any = None
+        self._length = MAX_LENGTH
+
+    def __call__(self, constants: Any, number: int, *carry: Any) -> Any:
+        """Calls the function.
+
+        Args:
+            constants: The same object as before, as long as they are the same.
+            number: From 0 to 2**32 - 1.
+            *carry: Whatever else it takes.
+        """
+        if self._programs is None:
+            self._programs = self._made(constants, np.uint32(number), carry)
+        ahead, step = self._programs
+        known, first = self._drawn_for
+        at = number - first
+        if known is not constants or not 0 <= at < self._length:
+            at = 0
+            self._drawn_for = constants, number
+            numbers = np.arange(number, number + self._length) % 2**32
+            self._values = ahead(constants, numbers.astype(np.uint32))
+        return step(constants, self._values, np.int32(at), *carry)
+
+    def eval_shape(self, constants: Any, number: int, *carry: Any) -> Any:
+        """Returns the shapes and dtypes of what a call would give."""
+        return self._function.eval_shape(constants, np.uint32(number), *carry)
+
+    def _made(
+        self, constants: Any, number: np.uint32, carry: Any
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Returns the program that draws, and the one that does the rest."""
+
+        def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
+            return carry, self._function(constants, number, *carry)
+
+        parts = bulk.split(body, constants, carry, jnp.asarray(number))
+        fits = MAX_BYTES // max(parts.bytes_ahead, 1)
+        worth_it = fits >= WORTH_IT
+        if worth_it:
+            self._length = min(fits, MAX_LENGTH)
+        impls: list[Any] = []  # known once `ahead` is traced
+
+        def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:
+            drawn = bulk.ahead(parts, constants, numbers) if worth_it else []
+            # Typed keys take a slower way into a program.
+            impls.extend(map(key_impl, drawn))
+            return numbers, list(map(plain, drawn))
+
+        def step(constants: Any, values: Any, at: jax.Array, *carry: Any) -> Any:
+            numbers, drawn = values
+            if not worth_it:
+                return self._function(constants, numbers[at], *carry)
+            mine = [typed(x[at], impl) for x, impl in zip(drawn, impls, strict=True)]
+            return parts.step(constants, carry, numbers[at], mine)[1]
+
+        return (
+            jax.jit(ahead, compiler_options=bulk.quickly_compiled()),
+            jax.jit(step, donate_argnums=[3 + i for i in self._donate]),
+        )
+
+
+def is_key(value: Any) -> bool:
+    """Whether these are random keys with a type of their own."""
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def key_impl(value: Any) -> Any:
+    """Returns whose keys they are; None if they are none."""
+    return jax.random.key_impl(value) if is_key(value) else None
+
+
+def plain(value: Any) -> jax.Array:
+    """Returns keys as the numbers they are."""
+    return jax.random.key_data(value) if is_key(value) else value
+
+
+def typed(value: jax.Array, impl: Any) -> jax.Array:
+    """Undoes `plain`."""
+    return value if impl is None else jax.random.wrap_key_data(value, impl=impl)
