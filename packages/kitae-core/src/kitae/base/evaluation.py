@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from kitae.base.host import checked_env, device_step
+from kitae.base.host import checked_env, device_step, read_soon
 from kitae.base.seeding import Stream, env_seed, stream_key
 from kitae.base.statistics import EpisodeStatistics
 from kitae.envs.functional import as_jax_env
@@ -52,7 +52,7 @@ def evaluate(
             first,
         )
         iteration += 1
-        result = host_env.step(np.asarray(acted.actions))
+        result = host_env.step(read_soon(acted.actions))
         observation, hidden_state = result.observation, acted.next_hidden_state
         first = None if hidden_state is None else result.first
         ended = len(statistics)

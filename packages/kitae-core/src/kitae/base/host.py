@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
 MAX_STEP = 2**31 - 1
+# Some hundred microseconds.
+MAX_LOOKS = 1_000
 
 
 def checked_env(
@@ -132,7 +135,7 @@ def train_on_host(
             if first_learn:
                 report.after_update(agent._take_in(update=True))
             acted = agent._explore(observation, hidden_state, first, add=not due)
-            host_actions = np.asarray(acted.actions)
+            host_actions = read_soon(acted.actions)
             if not first_learn:
                 report.after_update(agent._take_in(update=due))
             step = host_env.step(host_actions)
@@ -161,6 +164,18 @@ def train_on_host(
             report.after_update(agent._take_in(agent._update_due()))
         run.finish()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
+
+
+def read_soon(array: Any) -> np.ndarray:
+    """Reads an array that is about to be there, and stays awake for it a little while.
+
+    To fall asleep and be woken takes longer than a small network takes to act.
+    """
+    if isinstance(array, jax.Array):
+        for _ in range(MAX_LOOKS):
+            if array.is_ready():
+                break
+    return np.asarray(array)
 
 
 def device_step(step: int) -> np.int32:
