@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -171,10 +170,10 @@ def read_soon(array: Any) -> np.ndarray:
 
     To fall asleep and be woken takes longer than a small network takes to act.
     """
-    if isinstance(array, jax.Array):
-        for _ in range(MAX_LOOKS):
-            if array.is_ready():
-                break
+    is_ready = getattr(array, "is_ready", None)  # numpy's always are
+    looks = 0
+    while is_ready is not None and not is_ready() and looks < MAX_LOOKS:
+        looks += 1
     return np.asarray(array)
 
 
