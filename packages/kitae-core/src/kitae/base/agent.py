@@ -568,7 +568,7 @@ class BaseAgent(IAgent):
 
     # --- What the loops call --------------------------------------------------------
 
-    def _explore(
+    def _acted(
         self, observation: Observation, hidden_state: Any, first: Any, *, add: bool
     ) -> Acted:
         """Acts in training.

@@ -133,7 +133,7 @@ def train_on_host(
             first_learn = due and not agent.learns_while_env_steps
             if first_learn:
                 report.after_update(agent._take_in(update=True))
-            acted = agent._explore(observation, hidden_state, first, add=not due)
+            acted = agent._acted(observation, hidden_state, first, add=not due)
             host_actions = read_soon(acted.actions)
             if not first_learn:
                 report.after_update(agent._take_in(update=due))
