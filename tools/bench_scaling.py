@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from bench_compiled import BATCH_SIZE, N_ENVS, START_STEP, kitae_agent
 from bench_sides import ROOT, seconds, spread
 
-from kitae.runs.figures import COLOURS, render
+from kitae.runs.figures import COLOURS, label_axes, render
 
 WARM_UP = 500
 STORED = ROOT / "docs/scaling.json"
@@ -265,7 +265,12 @@ def draw(figure_axes: Any, points: list[dict[str, Any]]) -> None:
         panel.fill_between(counts, low, high, color=colour, alpha=0.2)
     for axis, panel in panels.items():
         panel.set(xscale="log", yscale="log")
-        panel.set(xlabel=axis, ylabel=f"µs, {AXES[axis].of}")
+        label_axes(panel, axis, f"µs, {AXES[axis].of}")
+        panel.set_xticks(AXES[axis].counts)
+        low, high = panel.get_ylim()
+        ticks = [n * 10**k for k in range(6) for n in (1, 2, 5)]
+        panel.set_yticks([tick for tick in ticks if low <= tick <= high])
+        panel.minorticks_off()
         panel.legend(fontsize=8)
 
 
