@@ -34,7 +34,7 @@ class Drawn:
     ) -> None:
         self._function = jax.jit(function)
         self._donate = donate
-        self._programs: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self._programs: tuple[Callable[..., Any] | None, Any] | None = None
         self._drawn_for: tuple[Any, int] = None, 0
         self._values: Any = None
         self._length = MAX_LENGTH
@@ -50,6 +50,8 @@ class Drawn:
         if self._programs is None:
             self._programs = self._made(constants, np.uint32(number), carry)
         ahead, step = self._programs
+        if ahead is None:
+            return step(constants, np.uint32(number), *carry)
         known, first = self._drawn_for
         at = number - first
         if known is not constants or not 0 <= at < self._length:
@@ -65,29 +67,28 @@ class Drawn:
 
     def _made(
         self, constants: Any, number: np.uint32, carry: Any
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Returns the program that draws, and the one that does the rest."""
+    ) -> tuple[Callable[..., Any] | None, Any]:
+        """Returns the program that draws, if any does, and the one of the rest."""
 
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
             return carry, self._function(constants, number, *carry)
 
         parts = bulk.split(body, constants, carry, jnp.asarray(number))
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
-        worth_it = fits >= WORTH_IT
-        if worth_it:
-            self._length = min(fits, MAX_LENGTH)
+        if parts.bytes_ahead == 0 or fits < WORTH_IT:
+            donated = [2 + i for i in self._donate]
+            return None, jax.jit(self._function, donate_argnums=donated)
+        self._length = min(fits, MAX_LENGTH)
         impls: list[Any] = []  # known once `ahead` is traced
 
         def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:
-            drawn = bulk.ahead(parts, constants, numbers) if worth_it else []
+            drawn = bulk.ahead(parts, constants, numbers)
             # Typed keys take a slower way into a program.
             impls.extend(map(key_impl, drawn))
             return numbers, list(map(plain, drawn))
 
         def step(constants: Any, values: Any, at: jax.Array, *carry: Any) -> Any:
             numbers, drawn = values
-            if not worth_it:
-                return self._function(constants, numbers[at], *carry)
             mine = [typed(x[at], impl) for x, impl in zip(drawn, impls, strict=True)]
             return parts.step(constants, carry, numbers[at], mine)[1]
 
