@@ -22,7 +22,8 @@ from kitae.base.pytrees import n_bytes
 
 SMALL = 32
 CALLS = ("jit", "pjit")
-# A function that is to be compiled as one is not taken apart.
+# A function that is to be compiled as one is not taken apart: kitae.timesteps._kernel
+# names it so.
 KERNEL = "one_kernel"
 
 
