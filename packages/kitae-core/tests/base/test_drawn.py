@@ -77,9 +77,34 @@ def test_is_traced_once_and_donates(key_data):
 def test_a_step_draws_no_number(key_data):
     walker = Drawn(walk)
     walker(key_data, 0, jnp.ones(3), np.float32(1.0))
-    _, step = walker._programs
-    args = key_data, walker._values, np.int32(0), jnp.ones(3), np.float32(1.0)
-    program = str(jax.make_jaxpr(step)(*args))
+    drawn = walker._values, np.int32(0)
+    args = key_data, drawn, jnp.ones(3), np.float32(1.0)
+    program = str(jax.make_jaxpr(walker._programs.step)(*args))
     # The one that hangs on the position alone stays.
     assert program.count("random_bits") == 1
     assert "random_fold_in" not in program
+
+
+def test_another_function_is_called_beside_it_with_the_same_numbers(key_data):
+    def push(row, value):
+        return row.at[0].set(value)
+
+    walker = Drawn(walk, beside=push, donate_beside=(0,))
+    position = expected = jnp.zeros(3)
+    row = jnp.zeros(2)
+    for number in range(5):
+        before = row
+        value = np.float32(number)
+        carry = position, np.float32(0.5)
+        row, (position, told) = walker.both((row, value), key_data, number, *carry)
+        expected, _ = jax.jit(walk)(
+            key_data, np.uint32(number), expected, np.float32(0.5)
+        )
+        assert before.is_deleted()
+        assert int(told) == number
+        assert row.tolist() == [number, 0.0]
+        np.testing.assert_allclose(position, expected, rtol=1e-6)
+    # The one draws for the other.
+    values = walker._values
+    walker(key_data, 5, position, np.float32(0.5))
+    assert walker._values is values

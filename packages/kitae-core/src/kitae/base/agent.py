@@ -17,20 +17,20 @@ from gymnasium.vector import VectorEnv
 from kitae.base import checkpoint, saving
 from kitae.base.compiled import train_compiled
 from kitae.base.devices import Devices
-from kitae.base.drawn import Drawn
 from kitae.base.evaluation import evaluate
 from kitae.base.export import export
 from kitae.base.host import device_step, meet, train_on_host
+from kitae.base.host_programs import HostPrograms
 from kitae.base.interfaces import AlgoType, IAgent
 from kitae.base.memory import available_bytes, readable
 from kitae.base.multi_agent import by_name, default_names, over_agents
 from kitae.base.programs import Programs
-from kitae.base.pytrees import n_bytes, owned, same_leaves
+from kitae.base.pytrees import n_bytes, owned
 from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
 from kitae.base.statistics import History
-from kitae.base.tracing import Acted, ActFn
+from kitae.base.tracing import Acted
 from kitae.base.trackers import Callback, Tracker, checked_trackers
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
@@ -228,69 +228,10 @@ class BaseAgent(IAgent):
         """
         return {}
 
-    # --- What it is compiled to -----------------------------------------------------
-
     @cached_property
-    def _act(self) -> ActFn:
-        return ActFn(self, "explore")
-
-    @cached_property
-    def _select(self) -> ActFn:
-        return ActFn(self, "select_action")
-
-    @cached_property
-    def _add(self) -> Callable[..., Any]:
-        return jax.jit(self._storage().add, donate_argnums=0)
-
-    @cached_property
-    def _add_and_act(self) -> Drawn:
-        add, act = self._storage().add, self._act.jitted
-
-        def add_and_act(
-            key_data: jax.Array,
-            iteration: jax.Array,
-            memory: Any,
-            rows: Any,
-            valid: jax.Array,
-            state: State,
-            *rest: Any,
-        ) -> tuple[Any, Acted]:
-            acted = act(state, key_data, iteration, *rest, names=None)
-            return add(memory, rows, valid), acted
-
-        return Drawn(add_and_act, donate=(0,))
-
-    @cached_property
-    def _learn(self) -> Drawn:
-        storage = self._storage()
-        add, learn = storage.add, self._pure_learn(storage)
-
-        def add_and_learn(
-            key_data: jax.Array,
-            iteration: jax.Array,
-            state: State,
-            memory: Any,
-            rows: Any,
-            valid: jax.Array,
-        ) -> tuple[State, Any, Info]:
-            return learn(state, add(memory, rows, valid), key_data, iteration)
-
-        return Drawn(add_and_learn, donate=(0, 1))
-
-    def _pure_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
-        """Returns `learn(state, memory, key_data, iteration)`, to be traced."""
-        learn = self._compose_learn(storage)
-
-        def checked(
-            state: State, memory: Any, key_data: jax.Array, iteration: jax.Array
-        ) -> tuple[State, Any, Info]:
-            # A user's functions may assign to the state they are given: keep another.
-            before = jax.tree.map(lambda leaf: leaf, state)
-            key = jax.random.fold_in(jax.random.wrap_key_data(key_data), iteration)
-            state, memory, info = learn(state, memory, key)
-            return same_leaves(state, before, "update_step"), memory, info
-
-        return checked
+    def _host(self) -> HostPrograms:
+        """Made once a subclass has set its own attributes."""
+        return HostPrograms(self)
 
     # --- What a user calls ----------------------------------------------------------
 
@@ -579,15 +520,20 @@ class BaseAgent(IAgent):
             first: Where episodes begin, or None.
             add: Whether the rows of the last step are added, in the same program.
         """
-        number = self.iteration % 2**32
-        rest = device_step(self.step), observation, hidden_state, first
-        together = self._act.traceable and self._agent_names is None
-        if not (add and together and self._pending is not None):
-            return self._act(self.state, self.interact_key, number, *rest)
-        rows, self._pending = self._pending, None
-        self.memory, acted = self._add_and_act(
-            self.interact_key, number, self.memory, *rows, self.state, *rest
+        act = self._host.act
+        args = (
+            self.state,
+            self.interact_key,
+            self.iteration % 2**32,
+            device_step(self.step),
+            observation,
+            hidden_state,
+            first,
         )
+        if not add or self._pending is None or not act.traceable:
+            return act(*args)
+        rows, self._pending = self._pending, None
+        self.memory, acted = act.and_add((self.memory, *rows), *args)
         return acted
 
     def _take_in(self, update: bool) -> Info | None:
@@ -598,7 +544,7 @@ class BaseAgent(IAgent):
         """
         rows, self._pending = self._pending, None
         if update:
-            self.state, self.memory, info = self._learn(
+            self.state, self.memory, info = self._host.learn(
                 self.learn_key,
                 self.iteration % 2**32,
                 self.state,
@@ -609,7 +555,7 @@ class BaseAgent(IAgent):
             self.rows[:] = 0
             return info
         if rows is not None:
-            self.memory = self._add(self.memory, *rows)
+            self.memory = self._host.add(self.memory, *rows)
         return None
 
     def _restored(self, run_dir: Path, step: int | None) -> checkpoint.Saved:
@@ -727,7 +673,7 @@ class BaseAgent(IAgent):
         space, n_rows = env_cfg.observation_space, env_cfg.n_rows
         empty = gym.vector.utils.create_empty_array(space, n_rows)
         observation = checked_observation(empty, space, n_rows, step=0)
-        acted = self._act.shapes(
+        acted = self._host.act.shapes(
             self.state,
             self.interact_key,
             np.uint32(0),

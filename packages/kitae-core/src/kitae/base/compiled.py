@@ -210,7 +210,7 @@ def check(agent: "BaseAgent", programs: Programs) -> None:
     check_spaces(agent, env)
     check_n_envs(agent, env.num_envs)
     observation = jax.eval_shape(env.initial, jax.random.key(0)).observation
-    agent._act.check_traceable(
+    agent._host.act.check_traceable(
         agent.state,
         agent.interact_key,
         np.uint32(0),

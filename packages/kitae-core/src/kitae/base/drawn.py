@@ -1,7 +1,7 @@
 """Calling one function at every step, with its random numbers drawn in bulk."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,22 @@ class Drawn:
     Args:
         function: Pure; traced once.
         donate: Which of `carry` are given up at a call.
+        beside: Pure; what `both` calls too.
+        donate_beside: Which of its arguments are given up.
     """
 
     def __init__(
-        self, function: Callable[..., Any], donate: Sequence[int] = ()
+        self,
+        function: Callable[..., Any],
+        donate: Sequence[int] = (),
+        beside: Callable[..., Any] = lambda: None,
+        donate_beside: Sequence[int] = (),
     ) -> None:
         self._function = jax.jit(function)
         self._donate = donate
-        self._programs: tuple[Callable[..., Any] | None, Any] | None = None
+        self._beside = beside
+        self._donate_beside = donate_beside
+        self._programs: Compiled | None = None
         self._drawn_for: tuple[Any, int] = None, 0
         self._values: Any = None
         self._length = MAX_LENGTH
@@ -47,37 +55,48 @@ class Drawn:
             number: From 0 to 2**32 - 1.
             *carry: Whatever else it takes.
         """
-        if self._programs is None:
-            self._programs = self._made(constants, np.uint32(number), carry)
-        ahead, step = self._programs
-        if ahead is None:
-            return step(constants, np.uint32(number), *carry)
+        programs, drawn = self._drawn(constants, number, carry)
+        return programs.step(constants, drawn, *carry)
+
+    def both(
+        self, others: Sequence[Any], constants: Any, number: int, *carry: Any
+    ) -> tuple[Any, Any]:
+        """Calls `beside(*others)` and the function, in one program.
+
+        Returns:
+            What each gives.
+        """
+        programs, drawn = self._drawn(constants, number, carry)
+        return programs.both(constants, drawn, carry, *others)
+
+    def eval_shape(self, constants: Any, number: int, *carry: Any) -> Any:
+        """Returns the shapes and dtypes of what a call would give."""
+        return self._function.eval_shape(constants, np.uint32(number), *carry)
+
+    def _drawn(self, constants: Any, number: int, carry: Any) -> tuple["Compiled", Any]:
+        """Returns the programs, and what a step needs besides the carry."""
+        programs = self._programs
+        if programs is None:
+            programs = self._programs = self._made(constants, np.uint32(number), carry)
+        if programs.ahead is None:
+            return programs, np.uint32(number)
         known, first = self._drawn_for
         at = number - first
         if known is not constants or not 0 <= at < self._length:
             at = 0
             self._drawn_for = constants, number
             numbers = np.arange(number, number + self._length) % 2**32
-            self._values = ahead(constants, numbers.astype(np.uint32))
-        return step(constants, self._values, np.int32(at), *carry)
+            self._values = programs.ahead(constants, numbers.astype(np.uint32))
+        return programs, (self._values, np.int32(at))
 
-    def eval_shape(self, constants: Any, number: int, *carry: Any) -> Any:
-        """Returns the shapes and dtypes of what a call would give."""
-        return self._function.eval_shape(constants, np.uint32(number), *carry)
-
-    def _made(
-        self, constants: Any, number: np.uint32, carry: Any
-    ) -> tuple[Callable[..., Any] | None, Any]:
-        """Returns the program that draws, if any does, and the one of the rest."""
-
+    def _made(self, constants: Any, number: np.uint32, carry: Any) -> "Compiled":
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
             return carry, self._function(constants, number, *carry)
 
         parts = bulk.split(body, constants, carry, jnp.asarray(number))
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         if parts.bytes_ahead == 0 or fits < WORTH_IT:
-            donated = [2 + i for i in self._donate]
-            return None, jax.jit(self._function, donate_argnums=donated)
+            return self._compiled(None, self._function)
         self._length = min(fits, MAX_LENGTH)
         impls: list[Any] = []  # known once `ahead` is traced
 
@@ -87,15 +106,40 @@ class Drawn:
             impls.extend(map(key_impl, drawn))
             return numbers, list(map(plain, drawn))
 
-        def step(constants: Any, values: Any, at: jax.Array, *carry: Any) -> Any:
-            numbers, drawn = values
-            mine = [typed(x[at], impl) for x, impl in zip(drawn, impls, strict=True)]
+        def step(constants: Any, drawn: Any, *carry: Any) -> Any:
+            (numbers, values), at = drawn
+            mine = [typed(x[at], impl) for x, impl in zip(values, impls, strict=True)]
             return parts.step(constants, carry, numbers[at], mine)[1]
 
-        return (
-            jax.jit(ahead, compiler_options=bulk.quickly_compiled()),
-            jax.jit(step, donate_argnums=[3 + i for i in self._donate]),
+        return self._compiled(
+            jax.jit(ahead, compiler_options=bulk.quickly_compiled()), step
         )
+
+    def _compiled(
+        self, ahead: Callable[..., Any] | None, step: Callable[..., Any]
+    ) -> "Compiled":
+        def both(constants: Any, drawn: Any, carry: Any, *others: Any) -> Any:
+            return self._beside(*others), step(constants, drawn, *carry)
+
+        return Compiled(
+            ahead,
+            jax.jit(step, donate_argnums=[2 + i for i in self._donate]),
+            jax.jit(both, donate_argnums=[3 + i for i in self._donate_beside]),
+        )
+
+
+class Compiled(NamedTuple):
+    """What a `Drawn` calls.
+
+    Attributes:
+        ahead: `ahead(constants, numbers)` draws; None if there is nothing to draw.
+        step: `step(constants, drawn, *carry)`.
+        both: `both(constants, drawn, carry, *others)`.
+    """
+
+    ahead: Callable[..., Any] | None
+    step: Callable[..., Any]
+    both: Callable[..., Any]
 
 
 def is_key(value: Any) -> bool:

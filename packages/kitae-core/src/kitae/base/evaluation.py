@@ -42,7 +42,7 @@ def evaluate(
     iteration = 0
     hidden_state, first = agent._nothing_remembered(n_envs * n_agents)
     while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
-        acted = agent._select(
+        acted = agent._host.select(
             agent.state,
             key,
             iteration,

@@ -179,7 +179,7 @@ def _pure(agent: "BaseAgent", known: dict[str, Any], tree: Any) -> Callable[...,
         first: Any = None,
     ) -> Any:
         leaves = known | parameters  # in the order of `known`
-        acted = agent._select.pure(
+        acted = agent._host.select.pure(
             jax.tree.unflatten(tree, leaves.values()),
             key_data,
             np.uint32(0),

@@ -16,7 +16,7 @@ from kitae.base.devices import Devices
 from kitae.base.host import MAX_STEP, device_step
 from kitae.base.pytrees import firm, n_bytes
 from kitae.base.seeding import Stream, env_seed
-from kitae.base.tracing import Acted, explained
+from kitae.base.tracing import Acted, explained, pure_learn
 from kitae.envs.checks import from_start
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
 
@@ -102,7 +102,7 @@ class Programs:
         if devices is not None:
             storage = devices.storage(storage)
         self._add = storage.add
-        self._learn = agent._pure_learn(storage)
+        self._learn = pure_learn(agent, storage)
         # Put together, what is split over devices would have to be gathered.
         self._small = bulk.SMALL if devices is None else 0
         self._loops: dict[tuple[int, bool], Loop] = {}
@@ -197,7 +197,7 @@ class Programs:
         taken = steps * self.env.num_envs
         room = MAX_STEP - constants.first_step
         step = jnp.where(taken > room, MAX_STEP, constants.first_step + taken)
-        return self._agent._act.pure(
+        return self._agent._host.act.pure(
             state,
             constants.interact_key,
             iteration,

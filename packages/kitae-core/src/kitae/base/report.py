@@ -164,7 +164,7 @@ class Report:
     def _info_names(self) -> list[str]:
         agent = self._agent
         with explained(f"{type(agent).__name__}'s process_experience or update_step"):
-            shapes = agent._learn.eval_shape(
+            shapes = agent._host.learn.eval_shape(
                 agent.learn_key, 0, agent.state, agent.memory, *agent._no_rows
             )
         for name, shape in shapes[2].items():

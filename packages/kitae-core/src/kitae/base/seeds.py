@@ -190,7 +190,7 @@ def with_seeds(agent: "BaseAgent", seeds: Sequence[int]) -> list["BaseAgent"]:
     keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
     columns = jax.jit(jax.vmap(leaves))(keys)
     # What they share: programs that are traced once.
-    _ = agent._act, agent._select, agent._add, agent._add_and_act, agent._learn
+    _ = agent._host
     structure, agents = jax.tree.structure(agent.state), []
     for i, seed in enumerate(seeds):
         new = copy.copy(agent)

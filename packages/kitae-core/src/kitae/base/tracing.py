@@ -3,7 +3,7 @@
 import copy
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +13,9 @@ import numpy as np
 
 from kitae.base.drawn import Drawn
 from kitae.base.multi_agent import Names, by_name, joined
-from kitae.base.pytrees import firm
+from kitae.base.pytrees import firm, same_leaves
 from kitae.envs.functional import where_env
+from kitae.types import Info, State
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -91,16 +92,19 @@ class ActFn:
     Args:
         agent: Whose method.
         name: The method: `"explore"` or `"select_action"`.
+        add: What `and_add` calls too.
 
     Attributes:
-        traceable: Whether it is compiled; known once it was called.
-        jitted: `pure`, of which every program that has it as a part shares one trace.
+        traceable: Whether it is compiled; known once it or `shapes` was called.
     """
 
-    def __init__(self, agent: "BaseAgent", name: str) -> None:
+    def __init__(
+        self, agent: "BaseAgent", name: str, add: Callable[..., Any] = lambda: None
+    ) -> None:
         self._agent = agent
         self._name = name
-        self.jitted = jax.jit(self.pure, static_argnames="names")
+        self._add = add
+        self._jitted = jax.jit(self.pure, static_argnames="names")
         # By the number of rows: their shapes do not differ otherwise.
         self._drawn: dict[tuple[int, Names | None], Drawn] = {}
         self.traceable = True
@@ -116,22 +120,48 @@ class ActFn:
         first: Any,
     ) -> Acted:
         """Acts once."""
-        names = self._agent._agent_names
         rest = state, step, observation, hidden_state, first
         if self.traceable:
-            n_rows = jax.tree.leaves(observation)[0].shape[0]
-            drawn = self._drawn.get((n_rows, names))
-            if drawn is None:
-                drawn = self._drawn[n_rows, names] = Drawn(self._of_number(names))
             try:
-                return drawn(key_data, iteration, *rest)
+                return self._drawn_of(observation)(key_data, iteration, *rest)
             except UNTRACEABLE as error:
                 self._give_up(error)
+        names = self._agent._agent_names
         return self.pure(state, key_data, np.uint32(iteration), *rest[1:], names=names)
+
+    def and_add(
+        self,
+        added: Sequence[Any],
+        state: Any,
+        key_data: jax.Array,
+        iteration: int,
+        step: Any,
+        observation: Any,
+        *remembered: Any,
+    ) -> tuple[Any, Acted]:
+        """Acts once, if that is traceable, and calls `add(*added)`, in one program.
+
+        The first of `added`, the memory, is given up.
+
+        Returns:
+            The new memory, and what acting gave.
+        """
+        rest = state, step, observation, *remembered
+        return self._drawn_of(observation).both(added, key_data, iteration, *rest)
+
+    def _drawn_of(self, observation: Any) -> Drawn:
+        names = self._agent._agent_names
+        n_rows = jax.tree.leaves(observation)[0].shape[0]
+        drawn = self._drawn.get((n_rows, names))
+        if drawn is None:
+            drawn = self._drawn[n_rows, names] = Drawn(
+                self._of_number(names), beside=self._add, donate_beside=(0,)
+            )
+        return drawn
 
     def _of_number(self, names: Names | None) -> Callable[..., Acted]:
         def act(key_data: Any, iteration: Any, state: Any, *rest: Any) -> Acted:
-            return self.jitted(state, key_data, iteration, *rest, names=names)
+            return self._jitted(state, key_data, iteration, *rest, names=names)
 
         return act
 
@@ -140,7 +170,7 @@ class ActFn:
         names = self._agent._agent_names
         if self.traceable:
             try:
-                return self.jitted.eval_shape(*args, names=names)
+                return self._jitted.eval_shape(*args, names=names)
             except UNTRACEABLE as error:
                 self._give_up(error)
         return self.pure(*args, names=names)
@@ -152,7 +182,7 @@ class ActFn:
             TypeError: It cannot be traced; the line is named, with the reason.
         """
         with explained(f"{type(self._agent).__name__}.{self._name}"):
-            self.jitted.eval_shape(*args, names=None)  # the trace is kept
+            self._jitted.eval_shape(*args, names=None)  # the trace is kept
 
     def pure(
         self,
@@ -199,3 +229,21 @@ class ActFn:
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def pure_learn(
+    agent: "BaseAgent", storage: Any
+) -> Callable[..., tuple[State, Any, Info]]:
+    """Returns an agent's `learn(state, memory, key_data, iteration)`, to be traced."""
+    learn = agent._compose_learn(storage)
+
+    def checked(
+        state: State, memory: Any, key_data: jax.Array, iteration: jax.Array
+    ) -> tuple[State, Any, Info]:
+        # A user's functions may assign to the state they are given: keep another.
+        before = jax.tree.map(lambda leaf: leaf, state)
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), iteration)
+        state, memory, info = learn(state, memory, key)
+        return same_leaves(state, before, "update_step"), memory, info
+
+    return checked

@@ -1,0 +1,43 @@
+"""What a training on the host calls at every step, compiled."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from kitae.base.drawn import Drawn
+from kitae.base.tracing import ActFn, pure_learn
+from kitae.types import Info, State
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+
+
+class HostPrograms:
+    """An agent's functions, each compiled at its first call.
+
+    Attributes:
+        act: `explore`, alone or with rows added in the same program.
+        select: `select_action`.
+        add: `add(memory, rows, valid) -> memory`; the memory is given up.
+        learn: `learn(key_data, iteration, state, memory, rows, valid) -> (state,
+            memory, info)` adds the rows first; state and memory are given up.
+    """
+
+    def __init__(self, agent: "BaseAgent") -> None:
+        storage = agent._storage()
+        add, learn = storage.add, pure_learn(agent, storage)
+
+        def add_and_learn(
+            key_data: jax.Array,
+            iteration: jax.Array,
+            state: State,
+            memory: Any,
+            rows: Any,
+            valid: jax.Array,
+        ) -> tuple[State, Any, Info]:
+            return learn(state, add(memory, rows, valid), key_data, iteration)
+
+        self.act = ActFn(agent, "explore", add)
+        self.select = ActFn(agent, "select_action")
+        self.add = jax.jit(add, donate_argnums=0)
+        self.learn = Drawn(add_and_learn, donate=(0, 1))
