@@ -5,7 +5,10 @@ from pathlib import Path
 
 # What a test computes takes a moment, what XLA would optimise of it most of a minute.
 # Set before JAX is imported, and for the processes that tests start.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 
 import jax
 

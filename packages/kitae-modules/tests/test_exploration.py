@@ -133,3 +133,13 @@ def test_refuses_a_mask_that_would_broadcast_or_is_not_bool():
         greedy(qvalues, jnp.ones(3, bool))
     with pytest.raises(TypeError, match=r"mask must be bool.*int8"):
         epsilon_greedy(jax.random.key(0), qvalues, 0.1, jnp.ones((2, 3), jnp.int8))
+
+
+def test_never_at_random_draws_nothing():
+    def program(epsilon):
+        qvalues = jnp.array([[0.0, 1.0], [jnp.nan, 0.0]])
+        return jax.make_jaxpr(lambda key: epsilon_greedy(key, qvalues, epsilon))
+
+    key = jax.random.key(0)
+    assert "random_bits" not in str(program(0.0)(key))
+    assert "random_bits" in str(program(0.1)(key))

@@ -150,3 +150,15 @@ def test_packing_keeps_every_leaf():
     for name, leaf in unpack(packed).items():
         assert leaf.dtype == tree[name].dtype
         np.testing.assert_array_equal(leaf, tree[name])
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of XLA's CPU")
+@pytest.mark.parametrize(
+    "name, known", [("xla_cpu_enable_fast_math", True), ("xla_cpu_none_such", False)]
+)
+def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch, name, known):
+    options = {name: False}
+    monkeypatch.setattr(bulk, "QUICKLY", options)
+    found = bulk.quickly_compiled.__wrapped__()
+    assert found == (options if known else {})
+    assert jax.jit(lambda x: x + 1, compiler_options=found)(1) == 2

@@ -27,6 +27,9 @@ CALLS = ("jit", "pjit")
 KERNEL = "one_kernel"
 
 
+QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+
+
 class Split(NamedTuple):
     """A loop's body in two parts; see `split`.
 
@@ -217,14 +220,20 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
     return pack, unpack
 
 
+@functools.cache
 def quickly_compiled() -> dict[str, Any]:
-    """Compiler options for a program that draws few numbers.
+    """Compiler options for a program that takes longer to compile than to run.
 
-    At its usual level XLA's CPU backend takes several seconds to optimise a few calls
-    of the random generator, which then cost a thousandth of a training's time.
+    As it is set, XLA's CPU backend takes seconds to optimise a few calls of the random
+    generator, which then cost a thousandth of a training's time.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return {"xla_backend_optimization_level": 1} if on_cpu else {}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:  # another version of XLA may know other options
+        jax.jit(lambda x: x, compiler_options=QUICKLY)(np.float32(0))
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return QUICKLY
 
 
 def _program(

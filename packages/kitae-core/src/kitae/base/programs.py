@@ -134,7 +134,7 @@ class Programs:
                     self._of_one_seed(carry, 0),
                     jnp.uint32(0),
                 )
-            self._loops[size, update] = self._made(parts, size)
+            self._loops[size, update] = self._made(parts, size, update)
             made.append(self._loops[size, update])
         if self.devices is None:
             compile_all(
@@ -149,7 +149,7 @@ class Programs:
         """Whether this program was made before."""
         return (size, update) in self._loops
 
-    def _made(self, parts: bulk.Split, size: int) -> "Loop":
+    def _made(self, parts: bulk.Split, size: int, update: bool) -> "Loop":
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * (self.n_seeds or 1)
         config = self._agent.config
         logged = -(-config.train_cfg.log_frequency // (size * self.env.num_envs))
@@ -160,8 +160,22 @@ class Programs:
             partial(bulk.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)
         )
         everywhere = None if self.devices is None else self.devices.everywhere
-        options = bulk.quickly_compiled() if parts.bytes_ahead < SELDOM_BYTES else {}
-        return Loop(ahead, loop, size, length, options, everywhere)
+        seldom = parts.bytes_ahead < SELDOM_BYTES
+        warms_up = self._agent.learns_while_env_steps and not update
+        return Loop(
+            jax.jit(
+                ahead,
+                compiler_options=bulk.quickly_compiled() if seldom else {},
+                out_shardings=everywhere,
+            ),
+            jax.jit(
+                loop,
+                donate_argnums=1,
+                compiler_options=bulk.quickly_compiled() if warms_up else {},
+            ),
+            size,
+            length,
+        )
 
     def _over_seeds(self, function: Callable[..., Any], in_axes: Any) -> Any:
         return function if self.n_seeds is None else jax.vmap(function, in_axes=in_axes)
@@ -298,29 +312,17 @@ class Loop:
     """A program of many groups of iterations, with a count that is a value.
 
     Args:
-        ahead: Draws what all groups need.
-        loop: Runs them.
+        ahead: Draws what all groups need; compiled.
+        loop: Runs them; compiled, and gives up the carry.
         size: Iterations in a group.
         length: The most groups in one call.
-        ahead_options: How what is drawn ahead is compiled.
-        everywhere: The sharding of what is drawn ahead, where there are devices.
     """
 
-    def __init__(
-        self,
-        ahead: Callable[..., Any],
-        loop: Callable[..., Any],
-        size: int,
-        length: int,
-        ahead_options: dict[str, Any],
-        everywhere: Any,
-    ) -> None:
+    def __init__(self, ahead: Any, loop: Any, size: int, length: int) -> None:
         self.size = size
         self.length = length
-        self._ahead = jax.jit(
-            ahead, compiler_options=ahead_options, out_shardings=everywhere
-        )
-        self._loop = jax.jit(loop, donate_argnums=1)
+        self._ahead = ahead
+        self._loop = loop
 
     def __call__(
         self, constants: Constants, carry: Carry, first: int, n: int

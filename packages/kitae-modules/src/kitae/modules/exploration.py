@@ -54,7 +54,8 @@ def epsilon_greedy(
     Args:
         key: A fresh key.
         qvalues: `[..., n_actions]`, floating-point.
-        epsilon: A number in [0, 1], or an array of shape `[...]`.
+        epsilon: A number in [0, 1], or an array of shape `[...]`. For the number 0
+            nothing is drawn.
         mask: `[..., n_actions]` bool, True where the action is allowed; None: all are.
 
     Returns:
@@ -76,6 +77,7 @@ def epsilon_greedy(
         ([1, 0], [0.0, 0.0])
     """
     rows, n_actions = qvalues.shape[:-1], qvalues.shape[-1]
+    never = isinstance(epsilon, int | float) and epsilon == 0
     epsilon = jnp.asarray(epsilon, qvalues.dtype)
     if epsilon.shape not in ((), rows):
         raise ValueError(
@@ -83,6 +85,8 @@ def epsilon_greedy(
             f"its last axis, got {list(epsilon.shape)}"
         )
     best = greedy(qvalues, mask)
+    if never:
+        return best, jnp.zeros(rows, qvalues.dtype)
     # One draw for both: each call of the generator costs more than a small network.
     coin, choice = jax.random.uniform(key, (2, *rows), qvalues.dtype)
     if mask is None:
