@@ -115,9 +115,8 @@ def interval(returns: np.ndarray) -> tuple[float, float, float]:
     def iqm(values: np.ndarray) -> np.ndarray:
         return np.array([metrics.aggregate_iqm(values)])
 
-    point, bounds = library.get_interval_estimates(
-        scores, iqm, reps=5_000, random_state=np.random.RandomState(0)
-    )
+    np.random.seed(0)  # rliable draws its samples from here
+    point, bounds = library.get_interval_estimates(scores, iqm, reps=5_000)
     low, high = bounds["agent"][:, 0]
     return float(point["agent"][0]), float(low), float(high)
 
