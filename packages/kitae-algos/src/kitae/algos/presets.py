@@ -56,7 +56,8 @@ class _Task:
         update: Of `UpdateConfig`, for agents with a replay.
         params: Of the agents with a replay.
         bounds: The lowest and the highest return, for agents that need bounds.
-        own: What single agents are told besides.
+        own: Parameters of single agents, besides or in place of those.
+        own_update: Of `UpdateConfig`, for single agents likewise.
         rollouts: Of `UpdateConfig`, for PQN.
         pqn: Parameters of PQN.
         n_envs: Parallel environments.
@@ -69,6 +70,7 @@ class _Task:
     params: dict[str, Any]
     bounds: tuple[float, float]
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own_update: dict[str, dict[str, Any]] = field(default_factory=dict)
     rollouts: dict[str, Any] = field(default_factory=dict)
     pqn: dict[str, Any] = field(default_factory=dict)
     n_envs: int = 8
@@ -99,7 +101,11 @@ TASKS = {
         update={"learning_rate": 1e-3, "max_buffer_size": 5_000, "batch_size": 128},
         params={"exploration_steps": 30_000, "start_step": 1_000},
         bounds=(0.0, 100.0),
-        own={"iqn": {"n_taus": 32, "n_target_taus": 32, "adam_eps": 1e-8}},
+        own={
+            "dqn": {"exploration_steps": 10_000, "target_update_period": 20},
+            "iqn": {"n_taus": 32, "n_target_taus": 32, "adam_eps": 1e-8},
+        },
+        own_update={"dqn": {"learning_rate": 2e-3, "batch_size": 64, "n_epochs": 4}},
         rollouts=_ROLLOUTS | {"learning_rate": 1e-3},
         pqn={"exploration_steps": 60_000},
     ),
@@ -155,6 +161,7 @@ TASKS = {
 }
 
 # What an agent has of its own, on every task.
+_OWN_UPDATE: dict[str, dict[str, Any]] = {"r2d2": {"batch_size": 32}}  # sequences
 _OWN: dict[str, dict[str, Any]] = {
     "dqn": {"double_q": True},
     "c51": {"n_atoms": 51},
@@ -190,7 +197,7 @@ def preset(agent: str, task: str) -> Preset:
 
     Example:
         >>> preset("dqn", "CartPole-v1").update_cfg.learning_rate
-        0.001
+        0.002
     """
     if agent not in AGENTS:
         raise ValueError(f"agent must be one of {', '.join(AGENTS)}, got {agent!r}")
@@ -200,9 +207,8 @@ def preset(agent: str, task: str) -> Preset:
         n_env_steps, n_envs = told.pqn_steps, told.pqn_envs
     else:
         params = _replay_params(agent, told)
-        update = dict(told.update)
-        if agent == "r2d2":
-            update["batch_size"] = 32  # sequences
+        update = told.update | _OWN_UPDATE.get(agent, {})
+        update |= told.own_update.get(agent, {})
         n_env_steps, n_envs = told.n_env_steps, told.n_envs
     return Preset(
         algo_params=AGENTS[agent].params_type(**params),
