@@ -58,6 +58,7 @@ class _Task:
         bounds: The lowest and the highest return, for agents that need bounds.
         own: Parameters of single agents, besides or in place of those.
         own_update: Of `UpdateConfig`, for single agents likewise.
+        own_steps: Environment steps of a training of single agents.
         rollouts: Of `UpdateConfig`, for PQN.
         pqn: Parameters of PQN.
         n_envs: Parallel environments.
@@ -71,6 +72,7 @@ class _Task:
     bounds: tuple[float, float]
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     own_update: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own_steps: dict[str, int] = field(default_factory=dict)
     rollouts: dict[str, Any] = field(default_factory=dict)
     pqn: dict[str, Any] = field(default_factory=dict)
     n_envs: int = 8
@@ -102,10 +104,11 @@ TASKS = {
         params={"exploration_steps": 30_000, "start_step": 1_000},
         bounds=(0.0, 100.0),
         own={
-            "dqn": {"exploration_steps": 10_000, "target_update_period": 20},
+            "dqn": {"exploration_steps": 10_000, "target_update_period": 100},
             "iqn": {"n_taus": 32, "n_target_taus": 32, "adam_eps": 1e-8},
         },
         own_update={"dqn": {"learning_rate": 2e-3, "batch_size": 64, "n_epochs": 4}},
+        own_steps={"dqn": 50_000},
         rollouts=_ROLLOUTS | {"learning_rate": 1e-3},
         pqn={"exploration_steps": 60_000},
     ),
@@ -209,7 +212,8 @@ def preset(agent: str, task: str) -> Preset:
         params = _replay_params(agent, told)
         update = told.update | _OWN_UPDATE.get(agent, {})
         update |= told.own_update.get(agent, {})
-        n_env_steps, n_envs = told.n_env_steps, told.n_envs
+        n_env_steps = told.own_steps.get(agent, told.n_env_steps)
+        n_envs = told.n_envs
     return Preset(
         algo_params=AGENTS[agent].params_type(**params),
         update_cfg=cfg.UpdateConfig(
