@@ -162,3 +162,5 @@ def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch, name, kno
     found = bulk.quickly_compiled.__wrapped__()
     assert found == (options if known else {})
     assert jax.jit(lambda x: x + 1, compiler_options=found)(1) == 2
+    monkeypatch.setenv("XLA_FLAGS", f"--{name}=true")
+    assert bulk.quickly_compiled.__wrapped__() == {}

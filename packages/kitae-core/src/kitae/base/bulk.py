@@ -10,6 +10,7 @@ generator gives the same numbers for a key alone and among many.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -225,15 +226,18 @@ def quickly_compiled() -> dict[str, Any]:
     """Compiler options for a program that takes longer to compile than to run.
 
     As it is set, XLA's CPU backend takes seconds to optimise a few calls of the random
-    generator, which then cost a thousandth of a training's time.
+    generator, which then cost a thousandth of a training's time. What `XLA_FLAGS` say
+    stays as it is.
     """
     if jax.default_backend() != "cpu":
         return {}
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = {name: value for name, value in QUICKLY.items() if name not in flags}
     try:  # another version of XLA may know other options
-        jax.jit(lambda x: x, compiler_options=QUICKLY)(np.float32(0))
+        jax.jit(lambda x: x, compiler_options=options)(np.float32(0))
     except jax.errors.JaxRuntimeError:
         return {}
-    return QUICKLY
+    return options
 
 
 def _program(
