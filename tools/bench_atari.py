@@ -1,8 +1,8 @@
 """Rainbow on an Atari game, beside a player that acts at random.
 
 The game is ale-py's own, eight at a time; rewards are clipped for training and the
-game's own score is what is told. Single frames are kept once each. What is printed is
-what came of half an hour on two processors: by `--steps` it can be less or more.
+game's own score is what is told. Single frames are kept once each. As it is, it takes
+about twenty minutes on two processors: by `--steps` it can be less or more.
 
     hatch run learning:atari
     hatch run learning:atari --game Breakout --steps 20000
