@@ -99,8 +99,8 @@ REMARKS = {
 }
 
 
-def kitae_trainer(problem: Problem) -> Train:
-    """Makes `train(n_env_steps)` of Kitae's DQN."""
+def kitae_agent(problem: Problem) -> tuple[Any, Any]:
+    """Makes Kitae's DQN and its environments."""
     import kitae.config as cfg
     from kitae.algos import DQN, DQNParams
     from kitae.envs.make import make_vec_env
@@ -130,7 +130,12 @@ def kitae_trainer(problem: Problem) -> Train:
             problem.n_envs,
         ),
     )
-    agent = DQN("bench", config)
+    return DQN("bench", config), env
+
+
+def kitae_trainer(problem: Problem) -> Train:
+    """Makes `train(n_env_steps)` of Kitae's DQN."""
+    agent, env = kitae_agent(problem)
     return lambda n_env_steps: agent.train(env, n_env_steps) and None
 
 

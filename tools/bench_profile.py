@@ -1,0 +1,122 @@
+"""Where the time of a vector step goes, in training on the host.
+
+Each part of the loop is timed where it is called, on the problems of `bench:host`; and
+then the same part alone, again and again, until its result is there. In the loop an
+update runs beside the environments, so what is told of it there is handing it over.
+
+    hatch run bench:profile
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from bench_host import PROBLEMS, Problem, kitae_agent
+
+from kitae.base import host
+from kitae.base.agent import BaseAgent
+from kitae.base.host import checked_env
+from kitae.envs.host import HostEnv
+
+MICRO = 1e6
+# Vector steps, and calls of each part.
+N_WARM_UP, N_STEPS, N_ALONE = 1_500, 6_000, 2_000
+PARTS: dict[str, tuple[Any, str]] = {
+    "choosing actions": (BaseAgent, "_acted"),
+    "waiting for these": (host, "read_soon"),
+    "the update": (BaseAgent, "_take_in"),
+    "the environments": (HostEnv, "step"),
+}
+
+
+def in_the_loop(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
+    """Trains with timers in place of the loop's functions; µs per vector step."""
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return call
+
+    functions = {name: getattr(*place) for name, place in PARTS.items()}
+    for name, (owner, attribute) in PARTS.items():
+        setattr(owner, attribute, timed(name, functions[name]))
+    try:
+        start = time.perf_counter()
+        agent.train(env, N_STEPS * problem.n_envs)
+        whole = time.perf_counter() - start
+    finally:
+        for name, (owner, attribute) in PARTS.items():
+            setattr(owner, attribute, functions[name])
+    found = {name: MICRO * total / N_STEPS for name, total in spent.items()}
+    found["all else"] = MICRO * whole / N_STEPS - sum(found.values())
+    return found
+
+
+def alone(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
+    """Times each part by itself; medians in µs per vector step."""
+    host_env = checked_env(agent, env)
+    observation = host_env.reset(np.random.SeedSequence(0))
+    actions = np.zeros(problem.n_envs, np.int64)
+
+    def act() -> None:
+        np.asarray(agent._acted(observation, None, None, add=False).actions)
+
+    def update() -> None:
+        agent._take_in(update=True)
+        jax.block_until_ready(agent.state)
+
+    return {
+        "choosing actions": median(act),
+        "the update": median(update) / problem.every,
+        "the environments": median(lambda: host_env.step(actions)),
+        "of these, Gymnasium's step": median(lambda: env.step(actions)),
+    }
+
+
+def median(function: Callable[[], Any]) -> float:
+    """Calls a function often, and returns the median time in µs."""
+    times = []
+    for _ in range(N_ALONE):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return MICRO * statistics.median(times)
+
+
+def main() -> None:
+    """Prints a table for each problem."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
+    args = parser.parse_args()
+    os.chdir(tempfile.mkdtemp())  # where its runs go
+    for name in args.problems:
+        problem = PROBLEMS[name]
+        agent, env = kitae_agent(problem)
+        agent.train(env, N_WARM_UP * problem.n_envs)
+        looped = in_the_loop(problem, agent, env)
+        by_itself = alone(problem, agent, env)
+        print(f"\n| {problem.what} | µs, in the loop | µs, alone |")
+        print("|---|--:|--:|")
+        for part in dict.fromkeys([*looped, *by_itself]):
+            cells = [
+                f"{found[part]:.0f}" if part in found else ""
+                for found in (looped, by_itself)
+            ]
+            print(f"| {part} | {' | '.join(cells)} |")
+        print(f"| all | {sum(looped.values()):.0f} | |")
+
+
+if __name__ == "__main__":
+    main()
