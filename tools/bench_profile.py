@@ -13,11 +13,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 from bench_host import PROBLEMS, Problem, kitae_agent
+from bench_sides import seconds
 
 from kitae.base import host
 from kitae.base.agent import BaseAgent
@@ -49,16 +52,11 @@ def in_the_loop(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
 
         return call
 
-    functions = {name: getattr(*place) for name, place in PARTS.items()}
-    for name, (owner, attribute) in PARTS.items():
-        setattr(owner, attribute, timed(name, functions[name]))
-    try:
-        start = time.perf_counter()
-        agent.train(env, N_STEPS * problem.n_envs)
-        whole = time.perf_counter() - start
-    finally:
-        for name, (owner, attribute) in PARTS.items():
-            setattr(owner, attribute, functions[name])
+    with ExitStack() as stack:
+        for name, place in PARTS.items():
+            timer = timed(name, getattr(*place))
+            stack.enter_context(mock.patch.object(*place, timer))
+        whole = seconds(agent.train, env, N_STEPS * problem.n_envs)
     found = {name: MICRO * total / N_STEPS for name, total in spent.items()}
     found["all else"] = MICRO * whole / N_STEPS - sum(found.values())
     return found
@@ -87,12 +85,24 @@ def alone(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
 
 def median(function: Callable[[], Any]) -> float:
     """Calls a function often, and returns the median time in µs."""
-    times = []
-    for _ in range(N_ALONE):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return MICRO * statistics.median(times)
+    return MICRO * statistics.median(seconds(function) for _ in range(N_ALONE))
+
+
+def print_profile(problem: Problem) -> None:
+    """Prints the table of a problem."""
+    agent, env = kitae_agent(problem)
+    agent.train(env, N_WARM_UP * problem.n_envs)
+    looped = in_the_loop(problem, agent, env)
+    by_itself = alone(problem, agent, env)
+    print(f"\n| {problem.what} | µs, in the loop | µs, alone |")
+    print("|---|--:|--:|")
+    for part in dict.fromkeys([*looped, *by_itself]):
+        cells = [
+            f"{found[part]:.0f}" if part in found else ""
+            for found in (looped, by_itself)
+        ]
+        print(f"| {part} | {' | '.join(cells)} |")
+    print(f"| all | {sum(looped.values()):.0f} | |")
 
 
 def main() -> None:
@@ -100,22 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     args = parser.parse_args()
-    os.chdir(tempfile.mkdtemp())  # where its runs go
-    for name in args.problems:
-        problem = PROBLEMS[name]
-        agent, env = kitae_agent(problem)
-        agent.train(env, N_WARM_UP * problem.n_envs)
-        looped = in_the_loop(problem, agent, env)
-        by_itself = alone(problem, agent, env)
-        print(f"\n| {problem.what} | µs, in the loop | µs, alone |")
-        print("|---|--:|--:|")
-        for part in dict.fromkeys([*looped, *by_itself]):
-            cells = [
-                f"{found[part]:.0f}" if part in found else ""
-                for found in (looped, by_itself)
-            ]
-            print(f"| {part} | {' | '.join(cells)} |")
-        print(f"| all | {sum(looped.values()):.0f} | |")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where its runs go
+        for name in args.problems:
+            print_profile(PROBLEMS[name])
 
 
 if __name__ == "__main__":

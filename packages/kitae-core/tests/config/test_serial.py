@@ -38,7 +38,7 @@ class Params:
     nothing: None = None
     loss: Literal["huber", "squared", 2] = "huber"
     frame_stack: int | None = None
-    scale: Optional[float] = 1.5  # noqa: UP045 (read too)
+    scale: Optional[float] = 1.5  # noqa: UP045 (is read as well)
     rate: Annotated[float, "tyro's"] = 0.5
     decay: float | Literal["auto"] = "auto"
     hidden_sizes: tuple[int, ...] = (120, 84)

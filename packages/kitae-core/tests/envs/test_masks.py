@@ -237,7 +237,7 @@ def test_a_vector_of_its_own_need_not_say_who_has_a_mask():
 )
 def test_an_environment_without_masks_is_told(first, then, message):
     env = HostEnv(ActionMask(Told(first, then)))
-    with pytest.raises(ValueError, match=message):  # noqa: PT012, in either
+    with pytest.raises(ValueError, match=message):  # noqa: PT012, either may
         env.reset(SEED)
         env.step(np.zeros(2, int))
 

@@ -210,8 +210,8 @@ def preset(agent: str, task: str) -> Preset:
         n_env_steps, n_envs = told.pqn_steps, told.pqn_envs
     else:
         params = _replay_params(agent, told)
-        update = told.update | _OWN_UPDATE.get(agent, {})
-        update |= told.own_update.get(agent, {})
+        own = _OWN_UPDATE.get(agent, {}) | told.own_update.get(agent, {})
+        update = told.update | own
         n_env_steps = told.own_steps.get(agent, told.n_env_steps)
         n_envs = told.n_envs
     return Preset(

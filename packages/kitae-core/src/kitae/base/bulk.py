@@ -26,8 +26,6 @@ CALLS = ("jit", "pjit")
 # A function that is to be compiled as one is not taken apart: kitae.timesteps._kernel
 # names it so.
 KERNEL = "one_kernel"
-
-
 QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 

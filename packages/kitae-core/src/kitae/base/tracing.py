@@ -139,7 +139,7 @@ class ActFn:
         observation: Any,
         *remembered: Any,
     ) -> tuple[Any, Acted]:
-        """Acts once, if that is traceable, and calls `add(*added)`, in one program.
+        """Acts once and calls `add(*added)`, in one program; only where `traceable`.
 
         The first of `added`, the memory, is given up.
 

@@ -91,7 +91,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 def _template() -> Any:
     try:
         import jinja2
-        import matplotlib  # noqa: F401, said at once
+        import matplotlib  # noqa: F401, which the plots need
     except ImportError:
         raise ImportError(
             'reports need jinja2 and matplotlib: pip install "kitae-core[report]"'
