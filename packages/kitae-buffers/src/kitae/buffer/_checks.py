@@ -90,21 +90,3 @@ def checked_mask(valid: Any, n_envs: int) -> jax.Array:
             f"valid must be bool[{n_envs}], got {valid.dtype}{list(valid.shape)}"
         )
     return valid
-
-
-def write_rows(
-    data: Any, rows: Any, time: jax.Array, valid: jax.Array | None = None
-) -> Any:
-    """Writes row `e` at `[time[e], e]` of each leaf: where `valid[e]`, or each row."""
-    capacity, n_envs = jax.tree.leaves(data)[0].shape[:2]
-    if valid is not None:
-        # An index past the end is dropped by the scatter: no read, and no branch.
-        time = jnp.where(valid, time, capacity)
-    envs = jnp.arange(n_envs)
-    return jax.tree.map(
-        lambda column, row: column.at[time, envs].set(
-            row, mode="drop", unique_indices=True
-        ),
-        data,
-        rows,
-    )

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kitae.buffer._checks import write_rows
 from kitae.buffer._fields import field
+from kitae.buffer._rows import with_rows
 
 
 class Frames(NamedTuple):
@@ -117,7 +117,7 @@ def push_frames(
     )
     slot = (frames.head + jnp.where(begins, stack, 0) - 1) % n_frames
     newest = jax.tree.map(lambda leaf: leaf[:, -1], following)
-    images = write_rows(images, newest, (slot + 1) % n_frames, valid)
+    images = with_rows(images, newest, (slot + 1) % n_frames, valid)
     head = jnp.where(valid, (slot + 2) % n_frames, frames.head)
     return Frames(images, head), slot
 

@@ -17,7 +17,6 @@ from kitae.buffer._checks import (
     checked_mask,
     checked_rows,
     empty_like,
-    write_rows,
 )
 from kitae.buffer._fields import check_fields, ends_of, field, replaced
 from kitae.buffer._frames import (
@@ -30,6 +29,7 @@ from kitae.buffer._frames import (
     stacks_at,
 )
 from kitae.buffer._packing import PackedRows, layout_of, pack, unpack
+from kitae.buffer._rows import flat, rows_at, with_rows
 from kitae.buffer._tree import Priorities
 
 
@@ -176,7 +176,7 @@ def append(ring: Ring, state: ReplayState, rows: Any, valid: Any = None) -> Repl
         ended = ends if valid is None else jnp.where(valid, ends, ended)
     packed = jax.vmap(partial(pack, layout=state.data.layout))(stored)
     return state._replace(
-        data=write_rows(state.data, packed, state.position, valid),
+        data=with_rows(state.data, packed, state.position, valid),
         position=(state.position + step) % ring.capacity,
         size=jnp.minimum(size + step, ring.capacity),
         ended=ended,
@@ -244,7 +244,7 @@ def rows_without_frames(ring: Ring, state: ReplayState, frames: Frames) -> jax.A
     assert ring.frame_stack is not None
     env, rank = jnp.arange(ring.n_envs)[:, None], jnp.arange(ring.frame_stack + 1)[None]
     time = nth_oldest(ring, state, env, rank)
-    slot = rows_at(state.data, (time * ring.n_envs + env).reshape(-1)).slot
+    slot = stored_at(state.data, (time * ring.n_envs + env).reshape(-1)).slot
     since = frames_since(state.frames, slot.reshape(time.shape), ring.frame_stack)
     pushed = (frames.head - state.frames.head) % frames.n_frames
     lost = since + pushed[:, None] > frames.n_frames
@@ -258,11 +258,9 @@ def nth_oldest(
     return ((state.position - state.size)[env] + rank) % ring.capacity
 
 
-def rows_at(data: PackedRows, index: jax.Array) -> Any:
+def stored_at(data: PackedRows, index: jax.Array) -> Any:
     """Gathers and unpacks the rows at `index` `[n]`, `time * n_envs + env`."""
-    drawn = jax.tree.map(
-        lambda column: column.reshape(-1, *column.shape[2:])[index], data
-    )
+    drawn = jax.tree.map(lambda column: rows_at(flat(column), index), data)
     return jax.vmap(unpack)(drawn)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kitae.buffer._fields import field, names_of, replaced
-from kitae.buffer._ring import ReplayState, Ring, rows_at, with_frames
+from kitae.buffer._ring import ReplayState, Ring, stored_at, with_frames
 
 # What a row must have for several of them to become one.
 N_STEP_FIELDS = ("reward", "done", "next_observation")
@@ -22,7 +22,7 @@ def window_index(ring: Ring, index: jax.Array, length: int) -> jax.Array:
 
 def windows_at(ring: Ring, state: ReplayState, index: jax.Array, length: int) -> Any:
     """Gathers windows of stored rows, leaves `[n, length, ...]`."""
-    rows = rows_at(state.data, window_index(ring, index, length).reshape(-1))
+    rows = stored_at(state.data, window_index(ring, index, length).reshape(-1))
     return jax.tree.map(lambda x: x.reshape(-1, length, *x.shape[1:]), rows)
 
 
@@ -47,7 +47,7 @@ def n_step_rows(
     Returns:
         The rows, leaves `[n, ...]`, and `[n]` float32 γ^k.
     """
-    first = rows_at(state.data, index)
+    first = stored_at(state.data, index)
     discounts = np.power(gamma, np.arange(n_steps + 1)).astype(np.float32)
     if n_steps == 1:
         row = with_frames(ring, state, first, first, index)
@@ -67,7 +67,7 @@ def n_step_rows(
 
     ends = window_index(ring, index, n_steps)
     ends = jnp.take_along_axis(ends, length[:, None] - 1, axis=1)[:, 0]
-    last = rows_at(state.data, ends)
+    last = stored_at(state.data, ends)
     ending = {name: field(last.row, name) for name in ("done", "next_observation")}
     if "truncated" in names_of(last.row):
         ending["truncated"] = field(last.row, "truncated")

@@ -24,8 +24,7 @@ from kitae.buffer._ring import (
     cut,
     empty_ring,
     env_axes,
-    nth_oldest,
-    rows_at,
+    stored_at,
     with_frames,
 )
 
@@ -146,10 +145,19 @@ def draw_rows(key: jax.Array, counts: jax.Array, n: int) -> tuple[jax.Array, jax
 
 def draw_held(ring: Ring, state: ReplayState, key: jax.Array, n: int) -> jax.Array:
     """Draws the indices `[n]`, `time * n_envs + env`, of rows held, all alike."""
-    env, rank = draw_rows(key, state.size, n)
-    # Unless rows were given up, those held are the first ones in memory.
-    time = rank if state.frames is None else nth_oldest(ring, state, env, rank)
-    return time * ring.n_envs + env
+    last = jnp.cumsum(state.size)
+    rank, first = draw_below(key, last[-1], n), last - state.size
+
+    def place(rank: jax.Array) -> jax.Array:
+        time = rank - first
+        # Unless rows were given up, those held are the first ones in memory.
+        if state.frames is not None:
+            time = (state.position - state.size + time) % ring.capacity
+        # One environment's alone: a sum, cheaper than to find out whose it is.
+        index = time * ring.n_envs + jnp.arange(ring.n_envs)
+        return jnp.sum(jnp.where((first <= rank) & (rank < last), index, 0))
+
+    return jax.vmap(place)(rank)
 
 
 def uniform_replay(
@@ -207,7 +215,7 @@ def uniform_replay(
 
     def sample(state: ReplayState, key: jax.Array) -> Any:
         index = draw_held(ring, state, key, batch_size)
-        stored = rows_at(state.data, index)
+        stored = stored_at(state.data, index)
         return with_frames(ring, state, stored, stored, index)
 
     return Replay(

@@ -12,8 +12,8 @@ from kitae.buffer._checks import (
     checked_mask,
     checked_rows,
     empty_like,
-    write_rows,
 )
+from kitae.buffer._rows import with_rows
 
 
 class RolloutState(NamedTuple):
@@ -86,7 +86,7 @@ def rollout_storage(length: int, n_envs: int) -> Rollout:
         rows = checked_rows(rows, state.data)
         valid = checked_mask(valid, n_envs) & (state.size < length)
         return RolloutState(
-            data=write_rows(state.data, rows, state.size, valid),
+            data=with_rows(state.data, rows, state.size, valid),
             size=state.size + valid.astype(jnp.int32),
         )
 
