@@ -551,12 +551,16 @@ class BaseAgent(IAgent):
                 self.memory,
                 *(rows or self._no_rows),
             )
-            self.updates += self._updates_each_time()
-            self.rows[:] = 0
+            self._updated()
             return info
         if rows is not None:
             self.memory = self._host.add(self.memory, *rows)
         return None
+
+    def _updated(self) -> None:
+        """Counts an update."""
+        self.updates += self._updates_each_time()
+        self.rows[:] = 0
 
     def _restored(self, run_dir: Path, step: int | None) -> checkpoint.Saved:
         saved = checkpoint.read(run_dir, step)

@@ -101,7 +101,11 @@ def split(
         constants: Any, carry: Any, x: jax.Array, values: Sequence[jax.Array]
     ) -> tuple[Any, Any]:
         leaves = jax.tree.leaves((constants, carry, x))
-        outs = run_step(*flat.consts, *leaves, *values)
+        # A number that the program has as a constant is none of JAX's arrays.
+        outs = [
+            out if isinstance(out, jax.Array) else jnp.asarray(out, out.dtype)
+            for out in run_step(*flat.consts, *leaves, *values)
+        ]
         new_carry = jax.tree.unflatten(carry_def, outs[:n_carry])
         return new_carry, jax.tree.unflatten(y_def, outs[n_carry:])
 
@@ -137,6 +141,7 @@ def loop(
     numbers: jax.Array,
     values: list[jax.Array],
     n: jax.Array,
+    going: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[Any, Any]:
     """Runs the first `n` of `length` steps.
 
@@ -149,6 +154,8 @@ def loop(
         numbers: `[length]`, the `x` of each step.
         values: What `ahead` draws for these numbers.
         n: int32 in `[0, length]`; a value, so that another count is no other program.
+        going: Tells of a carry whether there is another step, up to `n`. Default:
+            always.
 
     Returns:
         The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
@@ -160,11 +167,12 @@ def loop(
         jax.eval_shape(pack_y, parts.y),
     )
 
+    impls, drawn = list(map(key_impl, values)), list(map(plain, values))
+
     def step(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
         packed, ys = state
-        carry, y = parts.step(
-            constants, unpack(packed), numbers[i], [v[i] for v in values]
-        )
+        mine = [typed(x[i], impl) for x, impl in zip(drawn, impls, strict=True)]
+        carry, y = parts.step(constants, unpack(packed), numbers[i], mine)
         ys = jax.tree.map(
             lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, i, 0),
             ys,
@@ -172,8 +180,39 @@ def loop(
         )
         return pack(carry), ys
 
-    packed, ys = jax.lax.fori_loop(jnp.int32(0), n, step, (pack(carry), ys))
+    start = pack(carry), ys
+    if going is None:
+        packed, ys = jax.lax.fori_loop(jnp.int32(0), n, step, start)
+    else:
+        told: Callable[[Any], jax.Array] = going
+        _, (packed, ys) = jax.lax.while_loop(
+            lambda at: (at[0] < n) & told(unpack(at[1][0])),
+            lambda at: (at[0] + 1, step(*at)),
+            (jnp.int32(0), start),
+        )
+    if not jax.tree.leaves(parts.y):
+        return unpack(packed), parts.y
     return unpack(packed), jax.vmap(unpack_y)(ys)
+
+
+def is_key(value: Any) -> bool:
+    """Whether these are random keys with a type of their own."""
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def key_impl(value: Any) -> Any:
+    """Returns whose keys they are; None if they are none."""
+    return jax.random.key_impl(value) if is_key(value) else None
+
+
+def plain(value: Any) -> jax.Array:
+    """Returns keys as the numbers they are."""
+    return jax.random.key_data(value) if is_key(value) else value
+
+
+def typed(value: jax.Array, impl: Any) -> jax.Array:
+    """Undoes `plain`."""
+    return value if impl is None else jax.random.wrap_key_data(value, impl=impl)
 
 
 def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

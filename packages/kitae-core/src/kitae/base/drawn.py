@@ -29,6 +29,9 @@ class Drawn:
         donate: Which of `carry` are given up at a call.
         beside: Pure; what `both` calls too.
         donate_beside: Which of its arguments are given up.
+
+    Attributes:
+        function: The function, as part of a program that is being traced.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class Drawn:
         beside: Callable[..., Any] = lambda: None,
         donate_beside: Sequence[int] = (),
     ) -> None:
-        self._function = jax.jit(function)
+        self.function = jax.jit(function)
         self._donate = donate
         self._beside = beside
         self._donate_beside = donate_beside
@@ -71,7 +74,7 @@ class Drawn:
 
     def eval_shape(self, constants: Any, number: int, *carry: Any) -> Any:
         """Returns the shapes and dtypes of what a call would give."""
-        return self._function.eval_shape(constants, np.uint32(number), *carry)
+        return self.function.eval_shape(constants, np.uint32(number), *carry)
 
     def _drawn(self, constants: Any, number: int, carry: Any) -> tuple["Compiled", Any]:
         """Returns the programs, and what a step needs besides the carry."""
@@ -91,24 +94,24 @@ class Drawn:
 
     def _made(self, constants: Any, number: np.uint32, carry: Any) -> "Compiled":
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
-            return carry, self._function(constants, number, *carry)
+            return carry, self.function(constants, number, *carry)
 
         parts = bulk.split(body, constants, carry, jnp.asarray(number))
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         if parts.bytes_ahead == 0 or fits < WORTH_IT:
-            return self._compiled(None, self._function)
+            return self._compiled(None, self.function)
         self._length = min(fits, MAX_LENGTH)
         impls: list[Any] = []  # known once `ahead` is traced
 
         def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:
             drawn = bulk.ahead(parts, constants, numbers)
             # Typed keys take a slower way into a program.
-            impls.extend(map(key_impl, drawn))
-            return numbers, list(map(plain, drawn))
+            impls.extend(map(bulk.key_impl, drawn))
+            return numbers, list(map(bulk.plain, drawn))
 
         def step(constants: Any, drawn: Any, *carry: Any) -> Any:
             (numbers, values), at = drawn
-            mine = [typed(x[at], impl) for x, impl in zip(values, impls, strict=True)]
+            mine = [bulk.typed(x[at], impl) for x, impl in zip(values, impls, strict=True)]
             return parts.step(constants, carry, numbers[at], mine)[1]
 
         return self._compiled(
@@ -140,23 +143,3 @@ class Compiled(NamedTuple):
     ahead: Callable[..., Any] | None
     step: Callable[..., Any]
     both: Callable[..., Any]
-
-
-def is_key(value: Any) -> bool:
-    """Whether these are random keys with a type of their own."""
-    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
-def key_impl(value: Any) -> Any:
-    """Returns whose keys they are; None if they are none."""
-    return jax.random.key_impl(value) if is_key(value) else None
-
-
-def plain(value: Any) -> jax.Array:
-    """Returns keys as the numbers they are."""
-    return jax.random.key_data(value) if is_key(value) else value
-
-
-def typed(value: jax.Array, impl: Any) -> jax.Array:
-    """Undoes `plain`."""
-    return value if impl is None else jax.random.wrap_key_data(value, impl=impl)

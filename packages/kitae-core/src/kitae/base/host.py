@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base.checkpoint import Saved
-from kitae.base.run import running
+from kitae.base.host_loop import ByLoops
+from kitae.base.run import Run, running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
-from kitae.envs import HostEnv, as_vector_env
+from kitae.config.schedule import crossed
+from kitae.envs import HostEnv, HostStep, as_vector_env
 from kitae.envs.pettingzoo import PettingZooEnvs
 
 if TYPE_CHECKING:
@@ -86,6 +89,118 @@ def check_n_envs(agent: "BaseAgent", n_envs: int) -> None:
         )
 
 
+class Steps:
+    """Steps the environments of a training, and counts.
+
+    Args:
+        agent: Whose counters.
+        env: The environments.
+        statistics: Of their episodes.
+        until: Environment steps at which the training ends.
+    """
+
+    def __init__(
+        self,
+        agent: "BaseAgent",
+        env: HostEnv | PettingZooEnvs,
+        statistics: EpisodeStatistics,
+        until: int,
+    ) -> None:
+        self.agent = agent
+        self._env = env
+        self._statistics = statistics
+        self._until = until
+
+    @property
+    def device_step(self) -> np.int32:
+        """The agent's environment steps as the device sees them."""
+        return device_step(self.agent.step)
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether the environments draw themselves."""
+        env = self._env.env if isinstance(self._env, HostEnv) else self._env
+        return getattr(env, "render_mode", None) is not None
+
+    def reset(self) -> Any:
+        """Starts the environments anew; returns what to act on."""
+        agent, n_envs = self.agent, self.agent.config.env_cfg.n_envs
+        seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
+        agent._begin()
+        self._statistics.unfinished = np.zeros(n_envs), np.zeros(n_envs, np.int64)
+        return self._env.reset(seed)
+
+    def take(self, actions: np.ndarray) -> HostStep:
+        """Takes one vector step."""
+        agent = self.agent
+        step = self._env.step(actions)
+        whole = step.of_envs(agent.config.env_cfg.n_agents)
+        agent.step += int(np.count_nonzero(whole.valid))
+        agent.iteration += 1
+        agent.rows += step.valid
+        self._statistics.record(whole, agent.step)
+        return step
+
+    def stops(self, before: int) -> bool:
+        """Whether a step from `before` leaves something to do but to take the next."""
+        after, train_cfg = self.agent.step, self.agent.config.train_cfg
+        periods = train_cfg.log_frequency, train_cfg.save_frequency
+        return after >= self._until or any(
+            period > 0 and crossed(before, after, period) for period in periods
+        )
+
+
+class StepByStep:
+    """Takes vector steps one by one: where they cannot be part of one program.
+
+    Off-policy, a step acts, sends off an update from all the rows so far, and steps
+    the environments while the device learns. Only the actions are read back at every
+    step. On-policy, the update comes before the action that its policy should choose.
+
+    Args:
+        steps: Steps the environments.
+        run: Is told of updates.
+    """
+
+    def __init__(self, steps: Steps, run: Run) -> None:
+        self._steps = steps
+        self._report = run.report
+        self._world: tuple[Any, Any, Any]
+
+    def start(self, observation: Any, hidden_state: Any, first: Any) -> None:
+        """Begins anew with what the environments' reset gave."""
+        self._world = observation, hidden_state, first
+
+    def advance(self) -> int:
+        """Takes one step; returns the agent's environment steps before it."""
+        agent, before = self._steps.agent, self._steps.agent.step
+        observation = self._world[0]
+        due = agent._update_due()
+        first_learn = due and not agent.learns_while_env_steps
+        if first_learn:
+            self._report.after_update(agent._take_in(update=True))
+        acted = agent._acted(*self._world, add=not due)
+        host_actions = read_soon(acted.actions)
+        if not first_learn:
+            self._report.after_update(agent._take_in(update=due))
+        step = self._steps.take(host_actions)
+        rows = agent._rows(
+            observation,
+            acted.actions,
+            step.reward,
+            step.terminated,
+            step.next_observation,
+            acted.log_probs,
+            step.truncated,
+            acted.hidden_state,
+        )
+        agent._pending = (rows, step.valid)
+        hidden_state = acted.next_hidden_state
+        first = None if hidden_state is None else step.first
+        self._world = step.observation, hidden_state, first
+        return before
+
+
 def train_on_host(
     agent: "BaseAgent",
     env: VectorEnv | gym.Env | PettingZooEnvs,
@@ -94,13 +209,8 @@ def train_on_host(
 ) -> History:
     """Trains until the agent has taken `n_env_steps` environment steps in all.
 
-    Off-policy, one iteration acts, sends off an update from all the rows so far, and
-    steps the environments while the device learns. Only the actions are read back at
-    every step. On-policy, the update comes before the action that its policy should
-    choose.
-
     Args:
-        agent: Trained in place; it holds the newest state after every step.
+        agent: Trained in place; it holds the newest state whenever it is saved.
         env: The environments, reset first and left open.
         n_env_steps: Where to stop.
         saved: What a resumed training goes on from.
@@ -114,55 +224,37 @@ def train_on_host(
     """
     host_env = checked_env(agent, env)
     env_cfg = agent.config.env_cfg
-    n_envs, n_agents = env_cfg.n_envs, env_cfg.n_agents
     check_n_envs(agent, host_env.n_envs)
     first_step, first_updates = agent.step, agent.updates
-    statistics = EpisodeStatistics(n_envs)
+    statistics = EpisodeStatistics(env_cfg.n_envs)
+    steps = Steps(agent, host_env, statistics, n_env_steps)
 
     def start() -> tuple[Any, Any, Any]:
-        seed = env_seed(agent.config.seed, Stream.TRAIN_ENV, agent.step)
-        agent._begin()
-        statistics.unfinished = np.zeros(n_envs), np.zeros(n_envs, np.int64)
-        return host_env.reset(seed), *agent._nothing_remembered(env_cfg.n_rows)
+        return steps.reset(), *agent._nothing_remembered(env_cfg.n_rows)
 
-    observation, hidden_state, first = start()
+    world = start()
     with running(agent, statistics, n_env_steps, saved) as run:
-        report = run.report
+        driver = ByLoops(steps, run) if can_loop(agent) else StepByStep(steps, run)
+        driver.start(*world)
         while agent.step < n_env_steps:
-            due = agent._update_due()
-            first_learn = due and not agent.learns_while_env_steps
-            if first_learn:
-                report.after_update(agent._take_in(update=True))
-            acted = agent._acted(observation, hidden_state, first, add=not due)
-            host_actions = read_soon(acted.actions)
-            if not first_learn:
-                report.after_update(agent._take_in(update=due))
-            step = host_env.step(host_actions)
-            rows = agent._rows(
-                observation,
-                acted.actions,
-                step.reward,
-                step.terminated,
-                step.next_observation,
-                acted.log_probs,
-                step.truncated,
-                acted.hidden_state,
-            )
-            agent._pending = (rows, step.valid)
-            observation, hidden_state = step.observation, acted.next_hidden_state
-            first = None if hidden_state is None else step.first
-            before, whole = agent.step, step.of_envs(n_agents)
-            agent.step += int(np.count_nonzero(whole.valid))
-            agent.iteration += 1
-            agent.rows += step.valid
-            statistics.record(whole, agent.step)
+            before = driver.advance()
             if run.after_step(before) and agent.config.train_cfg.reset_on_save:
-                observation, hidden_state, first = start()
+                driver.start(*start())
         if not agent.learns_while_env_steps:
             # Of the last rollout, which may be full by now.
-            report.after_update(agent._take_in(agent._update_due()))
+            run.report.after_update(agent._take_in(agent._update_due()))
         run.finish()
     return statistics.history(agent.step - first_step, agent.updates - first_updates)
+
+
+def can_loop(agent: "BaseAgent") -> bool:
+    """Whether many vector steps can be one program, and are faster so."""
+    return (
+        jax.default_backend() == "cpu"
+        and jax.process_count() == 1
+        and agent.learns_while_env_steps
+        and agent._host.act.traceable
+    )
 
 
 def read_soon(array: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from kitae.base.drawn import Drawn
+from kitae.base.host_loop import HostLoops
 from kitae.base.tracing import ActFn, pure_learn
 from kitae.types import Info, State
 
@@ -37,7 +38,23 @@ class HostPrograms:
         ) -> tuple[State, Any, Info]:
             return learn(state, add(memory, rows, valid), key_data, iteration)
 
+        self._agent = agent
+        self._loops: dict[Any, HostLoops] = {}
         self.act = ActFn(agent, "explore", add)
         self.select = ActFn(agent, "select_action")
         self.add = jax.jit(add, donate_argnums=0)
         self.learn = Drawn(add_and_learn, donate=(0, 1))
+
+    def loops(self, beside: bool) -> HostLoops:
+        """Returns the programs of many steps; see there."""
+        key = beside, self._agent._agent_names
+        if key not in self._loops:
+            self._loops[key] = HostLoops(self._agent, beside)
+        return self._loops[key]
+
+    def shapes_of_info(self) -> Info:
+        """Returns the shapes and dtypes of what an update tells."""
+        agent = self._agent
+        return self.learn.eval_shape(
+            agent.learn_key, 0, agent.state, agent.memory, *agent._no_rows
+        )[2]

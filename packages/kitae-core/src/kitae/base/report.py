@@ -164,16 +164,14 @@ class Report:
     def _info_names(self) -> list[str]:
         agent = self._agent
         with explained(f"{type(agent).__name__}'s process_experience or update_step"):
-            shapes = agent._host.learn.eval_shape(
-                agent.learn_key, 0, agent.state, agent.memory, *agent._no_rows
-            )
-        for name, shape in shapes[2].items():
+            shapes = agent._host.shapes_of_info()
+        for name, shape in shapes.items():
             if shape.shape != ():
                 raise ValueError(
                     f"update_step must return scalars in info, got {name} of shape "
                     f"{list(shape.shape)}"
                 )
-        return list(shapes[2])
+        return list(shapes)
 
     def _write_row(self) -> None:
         now, agent = time.perf_counter(), self._agent

@@ -46,6 +46,11 @@ class Run:
         self._interrupt = interrupt
         self._saved_at = saved_at
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed, or SIGTERM came."""
+        return self._interrupt.signal is not None
+
     def after_step(self, before: int) -> bool:
         """Takes note of steps since `before`; returns whether a checkpoint was due.
 
@@ -60,7 +65,7 @@ class Run:
         self._saver.check()
         due = frequency > 0 and crossed(before, agent.step, frequency)
         # One of several processes cannot save alone.
-        ends = self._interrupt.signal is not None and jax.process_count() == 1
+        ends = self.interrupted and jax.process_count() == 1
         if due or ends:
             self._save(wait=ends)
         self._interrupt.raise_if_pressed()

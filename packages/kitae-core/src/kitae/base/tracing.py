@@ -96,6 +96,8 @@ class ActFn:
 
     Attributes:
         traceable: Whether it is compiled; known once it or `shapes` was called.
+        jitted: `jitted(*args, names=names)`, as part of a program that is being
+            traced, traced once.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class ActFn:
         self._agent = agent
         self._name = name
         self._add = add
-        self._jitted = jax.jit(self.pure, static_argnames="names")
+        self.jitted = jax.jit(self.pure, static_argnames="names")
         # By the number of rows: their shapes do not differ otherwise.
         self._drawn: dict[tuple[int, Names | None], Drawn] = {}
         self.traceable = True
@@ -161,7 +163,7 @@ class ActFn:
 
     def _of_number(self, names: Names | None) -> Callable[..., Acted]:
         def act(key_data: Any, iteration: Any, state: Any, *rest: Any) -> Acted:
-            return self._jitted(state, key_data, iteration, *rest, names=names)
+            return self.jitted(state, key_data, iteration, *rest, names=names)
 
         return act
 
@@ -170,7 +172,7 @@ class ActFn:
         names = self._agent._agent_names
         if self.traceable:
             try:
-                return self._jitted.eval_shape(*args, names=names)
+                return self.jitted.eval_shape(*args, names=names)
             except UNTRACEABLE as error:
                 self._give_up(error)
         return self.pure(*args, names=names)
@@ -182,7 +184,7 @@ class ActFn:
             TypeError: It cannot be traced; the line is named, with the reason.
         """
         with explained(f"{type(self._agent).__name__}.{self._name}"):
-            self._jitted.eval_shape(*args, names=None)  # the trace is kept
+            self.jitted.eval_shape(*args, names=None)  # the trace is kept
 
     def pure(
         self,

