@@ -20,6 +20,7 @@ from kitae.base.pytrees import owned
 from kitae.base.run import running
 from kitae.base.saving import WORLD, World
 from kitae.base.statistics import EpisodeStatistics, History
+from kitae.config.schedule import next_stop
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -227,12 +228,6 @@ def count(
     agent._passed(len(chunk.steps), chunk.n_updates)
     check_outcomes(told, chunk.steps)
     statistics.record_many(told[:, 0], told[:, 1] % BAD_ACTION > 0, chunk.steps)
-
-
-def next_stop(step: int, until: int, *periods: int) -> int:
-    """Returns the next environment step at which the host has something to do."""
-    multiples = [(step // period + 1) * period for period in periods if period > 0]
-    return min([until, *multiples])
 
 
 def check_outcomes(told: np.ndarray, steps: np.ndarray) -> None:

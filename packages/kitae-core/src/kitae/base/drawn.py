@@ -111,7 +111,8 @@ class Drawn:
 
         def step(constants: Any, drawn: Any, *carry: Any) -> Any:
             (numbers, values), at = drawn
-            mine = [bulk.typed(x[at], impl) for x, impl in zip(values, impls, strict=True)]
+            kinds = zip(values, impls, strict=True)
+            mine = [bulk.typed(x[at], impl) for x, impl in kinds]
             return parts.step(constants, carry, numbers[at], mine)[1]
 
         return self._compiled(

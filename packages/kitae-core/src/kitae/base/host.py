@@ -12,7 +12,7 @@ from kitae.base.host_loop import ByLoops
 from kitae.base.run import Run, running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
-from kitae.config.schedule import crossed
+from kitae.config.schedule import next_stop
 from kitae.envs import HostEnv, HostStep, as_vector_env
 from kitae.envs.pettingzoo import PettingZooEnvs
 
@@ -141,13 +141,11 @@ class Steps:
         self._statistics.record(whole, agent.step)
         return step
 
-    def stops(self, before: int) -> bool:
-        """Whether a step from `before` leaves something to do but to take the next."""
-        after, train_cfg = self.agent.step, self.agent.config.train_cfg
+    def next_stop(self) -> int:
+        """Returns the next environment step that leaves something to do beside."""
+        train_cfg = self.agent.config.train_cfg
         periods = train_cfg.log_frequency, train_cfg.save_frequency
-        return after >= self._until or any(
-            period > 0 and crossed(before, after, period) for period in periods
-        )
+        return next_stop(self.agent.step, self._until, *periods)
 
 
 class StepByStep:

@@ -284,6 +284,7 @@ class Answers:
         )
         self._ends_at = time.perf_counter() + CHUNK_SECONDS
         self._n = 0
+        self._stops_at = steps.next_stop()
         self.before = steps.agent.step
         self.error: BaseException | None = None
         self.requests: SimpleQueue = SimpleQueue()
@@ -335,18 +336,20 @@ class Answers:
                 self.error = error
 
     def _told(self, step: "HostStep") -> list[Any]:
-        told = np.stack([step.reward, step.terminated, step.truncated, step.valid])
+        told = np.empty((4, step.reward.size), np.float32)
+        told[0], told[1] = step.reward, step.terminated
+        told[2], told[3] = step.truncated, step.valid
         control = np.array([self._steps.device_step, self._goes_on()], np.int32)
-        return self._leaves(
-            step.observation, step.next_observation, told.astype(np.float32), control
-        )
+        return self._leaves(step.observation, step.next_observation, told, control)
 
     def _leaves(self, *parts: Any) -> list[Any]:
+        if isinstance(parts[0], np.ndarray):
+            return list(parts)
         return jax.tree.leaves(Reply(*parts))
 
     def _goes_on(self) -> bool:
         steps, agent = self._steps, self._steps.agent
-        if steps.stops(self.before):
+        if agent.step >= self._stops_at:
             return False
         if self._learns and self._n % self._program.size:
             return True  # a group that was begun is finished

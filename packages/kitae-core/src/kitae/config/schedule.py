@@ -36,6 +36,12 @@ def crossed(before: int, after: int, period: int) -> bool:
     return after // period > before // period
 
 
+def next_stop(step: int, until: int, *periods: int) -> int:
+    """Returns the next environment step at which the host has something to do."""
+    multiples = [(step // period + 1) * period for period in periods if period > 0]
+    return min([until, *multiples])
+
+
 def off_policy_due(config: AlgoConfig, iteration: int, env_steps: int) -> bool:
     """Whether an update falls before the vector step `iteration` (counted from 0).
 

@@ -7,6 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
+LARGEST_REWARD = float(np.finfo(np.float32).max)
+
 
 def map_space(
     function: Callable[[Any, gym.Space, str], Any],
@@ -156,19 +158,19 @@ def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
     Raises:
         ValueError: The shape is another, or a reward is not finite in float32.
     """
-    with np.errstate(over="ignore"):
-        array = np.array(reward, np.float32)
-    if array.shape != (n_envs,):
+    given = np.asarray(reward)
+    if given.shape != (n_envs,):
         raise ValueError(
-            f"reward must have shape [{n_envs}], got {list(array.shape)} {where}"
+            f"reward must have shape [{n_envs}], got {list(given.shape)} {where}"
         )
-    finite = np.isfinite(array)
-    if not finite.all():
-        env = int(np.argmin(finite))
+    fits = np.abs(given) <= LARGEST_REWARD  # what is no number does not
+    if not fits.all():
+        env = int(np.argmin(fits))
         raise ValueError(
-            f"reward of environment {env} {where} is not finite: {array[env]}"
+            f"reward of environment {env} {where} is not finite in float32: "
+            f"{given[env]}"
         )
-    return array
+    return given.astype(np.float32)
 
 
 def checked_actions(
@@ -189,7 +191,8 @@ def checked_actions(
     if discrete and actions.dtype.kind not in "iu":
         raise ValueError(f"actions must be integers, got {actions.dtype} {where}")
     if isinstance(space, Discrete):
-        if actions.min() < 0 or actions.max() >= space.n:
+        # As unsigned numbers, those below 0 are the largest.
+        if actions.view(f"u{actions.itemsize}").max() >= space.n:
             raise ValueError(
                 f"actions must be indices in [0, {space.n - 1}], got "
                 f"{actions.tolist()} {where}; -1 often comes of Q-values that are not "
