@@ -8,8 +8,8 @@ from kitae.buffer._rows import MAX_BYTES, are_few, flat, rows_at, with_rows
 
 ONE_CPU = jax.default_backend() == "cpu" and jax.device_count() == 1
 N_ENVS, WORDS = 4, 5
-# Of an array of more than MAX_BYTES, few rows are moved by a loop.
-LONG = MAX_BYTES // (4 * N_ENVS * WORDS) + 1
+# Of an array of twice MAX_BYTES, few rows are moved by a loop.
+LONG = 2 * MAX_BYTES // (4 * N_ENVS * WORDS) + 1
 
 
 def columns(capacity: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 
-# Bytes: XLA splits what goes to an array of more; of more that are moved, rightly.
+# Bytes that XLA gives a thread: it splits what goes to an array of twice as many, and
+# is right where as many are moved.
 MAX_BYTES = 2**18
 
 
@@ -52,7 +53,8 @@ def are_few(n: int, rows: jax.Array) -> bool:
     if jax.default_backend() != "cpu" or jax.device_count() > 1 or n == 1:
         return False
     packed = rows.ndim == 2 and rows.dtype == jnp.uint32
-    return packed and 4 * n * rows.shape[1] <= MAX_BYTES < 4 * rows.size
+    split = 4 * rows.size >= 2 * MAX_BYTES
+    return packed and split and 4 * n * rows.shape[1] <= MAX_BYTES
 
 
 def read_at_once(column: jax.Array, index: jax.Array) -> jax.Array:

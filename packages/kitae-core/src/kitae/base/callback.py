@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -32,7 +33,7 @@ def callback(
 
 @callback_p.def_abstract_eval
 def _shapes(*_: Any, function: Any, results: Any) -> list[Any]:
-    return [jax.core.ShapedArray(result.shape, result.dtype) for result in results]
+    return [ShapedArray(result.shape, result.dtype) for result in results]
 
 
 def _lowered(ctx: Any, *args: Any, function: Any, results: Any) -> Any:

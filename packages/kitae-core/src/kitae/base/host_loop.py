@@ -153,12 +153,10 @@ class HostLoops:
             donate_argnums=1,
             compiler_options={} if learns else options,
         )
-        lowered = (
-            ahead.lower(constants, numbers),
-            loop.lower(constants, carry, numbers, values, np.int32(0)),
-        )
-        made = [pool.submit(one.compile) for one in lowered]
-        return Program(*made, size, length)
+        draws = ahead.lower(constants, numbers)
+        runs = loop.lower(constants, carry, numbers, values, np.int32(0))
+        compiled = pool.submit(draws.compile), pool.submit(runs.compile)
+        return Program(*compiled, size=size, length=length)
 
     def _group(
         self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
@@ -348,13 +346,13 @@ class Answers:
         return jax.tree.leaves(Reply(*parts))
 
     def _goes_on(self) -> bool:
-        steps, agent = self._steps, self._steps.agent
+        agent = self._steps.agent
         if agent.step >= self._stops_at:
             return False
         if self._learns and self._n % self._program.size:
             return True  # a group that was begun is finished
         left = self._n < self._program.size * self._program.length
-        due = agent._update_due() is self._learns
+        due = bool(agent._update_due()) == self._learns
         quiet = not self._run.interrupted and time.perf_counter() < self._ends_at
         return left and due and quiet
 
