@@ -97,6 +97,23 @@ def test_environments_step_in_the_thread_that_trains(world, skip_steps, render_m
 
 
 @pytest.mark.parametrize("skip_steps", [1, 3])
+def test_environments_may_use_jax(world, skip_steps):
+    double = jax.jit(lambda x: (jnp.eye(256) * x) @ jnp.eye(256) * 2)
+
+    class Doubles(gym.RewardWrapper):
+        def reward(self, reward):
+            return float(double(reward).max())
+
+    env = gym.vector.SyncVectorEnv([lambda: Doubles(world.CountEnv(3))])
+    agent = world.make_agent(env, skip_steps=skip_steps)
+    history = agent.train(env, 40)
+    # Three rewards, each the count, which goes on by a hundred with each episode.
+    first = 2 * (0 + 1 + 2)
+    assert history.episode_return[0] == first
+    assert history.episode_return[1] == first + 3 * 2 * 102
+
+
+@pytest.mark.parametrize("skip_steps", [1, 3])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_comes_out_and_training_can_go_on(world, skip_steps, error):
     class Breaks(world.CountEnv):
@@ -140,6 +157,15 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     assert not [one for one in threading.enumerate() if one.name == "kitae-program"]
     agent.train(env, 20)
     assert np.isfinite(np.asarray(agent.state["value"])).all()
+
+
+def test_what_others_hold_is_never_written_to(world):
+    env = world.count_envs((3, 5))
+    agent = world.make_agent(env)
+    nothing = jax.tree.map(np.copy, agent._no_rows)
+    agent.train(env, 60)
+    agent.train(env, 60)
+    jax.tree.map(np.testing.assert_array_equal, agent._no_rows, nothing)
 
 
 def test_a_second_training_compiles_nothing(world):

@@ -247,10 +247,12 @@ def train_on_host(
 
 def can_loop(agent: "BaseAgent") -> bool:
     """Whether many vector steps can be one program, and are faster so."""
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
+        return False
+    # Rows are of what `explore` gives: with them it is known whether it is compiled.
     return (
-        jax.default_backend() == "cpu"
-        and jax.process_count() == 1
-        and agent.learns_while_env_steps
+        agent.learns_while_env_steps
+        and agent._no_rows is not None
         and agent._host.act.traceable
     )
 

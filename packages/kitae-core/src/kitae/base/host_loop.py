@@ -15,7 +15,7 @@ from kitae.base import bulk
 from kitae.base.callback import callback
 from kitae.base.drawn import MAX_BYTES, MAX_LENGTH
 from kitae.base.multi_agent import Names
-from kitae.base.pytrees import firm
+from kitae.base.pytrees import firm, owned
 from kitae.base.tracing import Acted
 
 if TYPE_CHECKING:
@@ -129,9 +129,10 @@ class HostLoops:
 
         Both are compiled from the first call on, in threads.
         """
-        if learns not in self._programs:
-            pool = ThreadPoolExecutor(2)
-            for kind in dict.fromkeys([learns, True]):
+        missing = [kind for kind in (learns, True) if kind not in self._programs]
+        if missing:
+            pool = ThreadPoolExecutor()
+            for kind in dict.fromkeys(missing):
                 self._programs[kind] = self._made(kind, constants, carry, pool)
             pool.shutdown(wait=False)
         return self._programs[learns]
@@ -196,6 +197,7 @@ class HostLoops:
             )
         else:
             memory = host.add(memory, *carry.pending)
+        # Asked for once there is nothing else to do: it may be waited for.
         reply = self._reply(carry.observation, sent, some_of(state))
         reward, *flags = reply.told
         terminated, truncated, valid = (flag > 0 for flag in flags)
@@ -387,7 +389,7 @@ class ByLoops:
             hidden_state,
             first,
         )
-        self._world = observation, acted
+        self._world = observation, owned(acted)
 
     def advance(self) -> int:
         """Takes steps until the host has something to do.
@@ -410,7 +412,10 @@ class ByLoops:
             steps.device_step,
             np.bool_(True),
         )
-        carry = jax.tree.map(jnp.asarray, carry)
+        # The program writes into what it is given: numpy's arrays stay others'.
+        carry = jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), carry
+        )
         program = self._loops.program(learns, self._constants, carry)
         program.ready()
         answers = Answers(steps, self._run, observation, program, learns)
