@@ -2,7 +2,7 @@
 
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,27 +72,21 @@ class Program:
     """Runs groups of vector steps until the host says that it is enough.
 
     Args:
-        ahead: Draws what all groups need; being compiled.
-        loop: Runs them; being compiled, and gives up the carry.
+        ahead: Draws what all groups need; compiled.
+        loop: Runs them; compiled, and gives up the carry.
         size: Vector steps in a group.
         length: The most groups in one call.
     """
 
-    def __init__(self, ahead: Future, loop: Future, size: int, length: int) -> None:
+    def __init__(self, ahead: Any, loop: Any, size: int, length: int) -> None:
         self._ahead, self._loop = ahead, loop
         self.size, self.length = size, length
-
-    def ready(self) -> None:
-        """Waits until it is compiled."""
-        self._ahead.result()
-        self._loop.result()
 
     def __call__(self, constants: Any, carry: Carry, first: int) -> Carry:
         """Runs, from vector step number `first` on."""
         numbers = numbers_of(first, self.size, self.length)
-        values = self._ahead.result()(constants, numbers)
-        length = np.int32(self.length)
-        carry, _ = self._loop.result()(constants, carry, numbers, values, length)
+        values = self._ahead(constants, numbers)
+        carry, _ = self._loop(constants, carry, numbers, values, np.int32(self.length))
         return jax.block_until_ready(carry)
 
 
@@ -127,19 +121,24 @@ class HostLoops:
     def program(self, learns: bool, constants: Any, carry: Carry) -> Program:
         """Returns the program of groups that begin with an update, or without any.
 
-        Both are compiled from the first call on, in threads.
+        Both are compiled at the first call, side by side.
         """
-        missing = [kind for kind in (learns, True) if kind not in self._programs]
+        missing = dict.fromkeys(
+            kind for kind in (learns, True) if kind not in self._programs
+        )
         if missing:
-            pool = ThreadPoolExecutor()
-            for kind in dict.fromkeys(missing):
-                self._programs[kind] = self._made(kind, constants, carry, pool)
-            pool.shutdown(wait=False)
+            made = [self._made(kind, constants, carry) for kind in missing]
+            lowered = [program for programs, *_ in made for program in programs]
+            compiled = iter(bulk.compiled_all(lowered))
+            for kind, (_, size, length) in zip(missing, made, strict=True):
+                pair = next(compiled), next(compiled)
+                self._programs[kind] = Program(*pair, size=size, length=length)
         return self._programs[learns]
 
     def _made(
-        self, learns: bool, constants: Any, carry: Carry, pool: ThreadPoolExecutor
-    ) -> Program:
+        self, learns: bool, constants: Any, carry: Carry
+    ) -> tuple[list[Any], int, int]:
+        """Traces; returns what is to be compiled, and a group's size and how many."""
         size = self._size if learns else 1
         body = partial(self._group, size, learns)
         parts = bulk.split(body, constants, carry, jnp.uint32(0))
@@ -156,8 +155,7 @@ class HostLoops:
         )
         draws = ahead.lower(constants, numbers)
         runs = loop.lower(constants, carry, numbers, values, np.int32(0))
-        compiled = pool.submit(draws.compile), pool.submit(runs.compile)
-        return Program(*compiled, size=size, length=length)
+        return [draws, runs], size, length
 
     def _group(
         self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
@@ -417,7 +415,6 @@ class ByLoops:
             lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), carry
         )
         program = self._loops.program(learns, self._constants, carry)
-        program.ready()
         answers = Answers(steps, self._run, observation, program, learns)
         self._loops.answers = answers
         call = partial(program, self._constants, carry, agent.iteration)
