@@ -12,6 +12,11 @@ from kitae.base import bulk, host, host_loop
 from kitae.base.callback import callback
 
 
+@pytest.fixture(autouse=True)
+def _asked_for(monkeypatch):
+    monkeypatch.setenv("KITAE_HOST_LOOP", "1")
+
+
 @pytest.fixture
 def step_by_step(monkeypatch):
     """Lets trainings in the body take one step after the other."""
@@ -156,6 +161,14 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     assert not [one for one in threading.enumerate() if one.name == "kitae-program"]
     agent.train(env, 20)
     assert np.isfinite(np.asarray(agent.state["value"])).all()
+
+
+def test_unless_it_is_asked_for_there_is_no_loop(world, monkeypatch):
+    monkeypatch.delenv("KITAE_HOST_LOOP")
+    env = world.count_envs((3, 5))
+    agent = world.make_agent(env)
+    agent.train(env, 40)
+    assert not agent._host._loops
 
 
 def test_what_others_hold_is_never_written_to(world):

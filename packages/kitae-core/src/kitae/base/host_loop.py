@@ -121,7 +121,8 @@ class HostLoops:
     def program(self, learns: bool, constants: Any, carry: Carry) -> Program:
         """Returns the program of groups that begin with an update, or without any.
 
-        Both are compiled at the first call, side by side.
+        Both are compiled at the first call, one after the other: XLA crashed at times
+        where a program that calls back was compiled beside others.
         """
         missing = dict.fromkeys(
             kind for kind in (learns, True) if kind not in self._programs
@@ -129,7 +130,7 @@ class HostLoops:
         if missing:
             made = [self._made(kind, constants, carry) for kind in missing]
             lowered = [program for programs, *_ in made for program in programs]
-            compiled = iter(bulk.compiled_all(lowered))
+            compiled = iter([program.compile() for program in lowered])
             for kind, (_, size, length) in zip(missing, made, strict=True):
                 pair = next(compiled), next(compiled)
                 self._programs[kind] = Program(*pair, size=size, length=length)
