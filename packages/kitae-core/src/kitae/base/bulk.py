@@ -10,10 +10,8 @@ generator gives the same numbers for a key alone and among many.
 """
 
 import functools
-import operator
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -258,12 +256,6 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
         )
 
     return pack, unpack
-
-
-def compiled_all(lowered: Sequence[Any]) -> list[Any]:
-    """Compiles programs at the same time; calls to their functions then find them."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(operator.methodcaller("compile"), lowered))
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """What an agent and environments that are JAX functions are compiled to."""
 
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,7 +137,7 @@ class Programs:
             self._loops[size, update] = self._made(parts, size, update)
             made.append(self._loops[size, update])
         if self.devices is None:
-            bulk.compiled_all(
+            compile_all(
                 [low for loop in made for low in loop.lowered(constants, carry)]
             )
 
@@ -340,6 +342,12 @@ class Loop:
     def _numbers(self, first: int) -> np.ndarray:
         groups = np.arange(self.length, dtype=np.uint32)
         return np.uint32(first % 2**32) + np.uint32(self.size) * groups
+
+
+def compile_all(lowered: Sequence[Any]) -> None:
+    """Compiles programs at the same time; calls to their functions then find them."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(operator.methodcaller("compile"), lowered))
 
 
 def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:
