@@ -215,6 +215,12 @@ def typed(value: jax.Array, impl: Any) -> jax.Array:
     return value if impl is None else jax.random.wrap_key_data(value, impl=impl)
 
 
+def numbers_of(first: int, size: int, length: int) -> np.ndarray:
+    """Returns the numbers of the steps with which groups begin, `[length]` uint32."""
+    groups = np.arange(length, dtype=np.uint32)
+    return np.uint32(first % 2**32) + np.uint32(size) * groups
+
+
 def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Makes functions that put all small leaves of one dtype into one array.
 

@@ -84,7 +84,7 @@ class Program:
 
     def __call__(self, constants: Any, carry: Carry, first: int) -> Carry:
         """Runs, from vector step number `first` on."""
-        numbers = numbers_of(first, self.size, self.length)
+        numbers = bulk.numbers_of(first, self.size, self.length)
         values = self._ahead(constants, numbers)
         carry, _ = self._loop(constants, carry, numbers, values, np.int32(self.length))
         return jax.block_until_ready(carry)
@@ -146,7 +146,7 @@ class HostLoops:
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         length = max(1, min(fits, MAX_LENGTH // size))
         options = bulk.quickly_compiled()
-        numbers = numbers_of(0, size, length)
+        numbers = bulk.numbers_of(0, size, length)
         ahead = jax.jit(partial(bulk.ahead, parts), compiler_options=options)
         values = jax.eval_shape(ahead, constants, numbers)
         loop = jax.jit(
@@ -431,12 +431,6 @@ class ByLoops:
         if answers.error is not None:
             raise answers.error
         return answers.before
-
-
-def numbers_of(first: int, size: int, length: int) -> np.ndarray:
-    """Returns the numbers of the vector steps with which groups begin, uint32."""
-    groups = np.arange(length, dtype=np.uint32)
-    return np.uint32(first % 2**32) + np.uint32(size) * groups
 
 
 def going(carry: Carry) -> jax.Array:

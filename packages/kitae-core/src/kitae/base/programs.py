@@ -328,20 +328,16 @@ class Loop:
         self, constants: Constants, carry: Carry, first: int, n: int
     ) -> tuple[Carry, Any]:
         """Runs `n` groups, of which the first begins with iteration `first`."""
-        numbers = self._numbers(first)
+        numbers = bulk.numbers_of(first, self.size, self.length)
         values = self._ahead(constants, numbers)
         return self._loop(constants, carry, numbers, values, np.int32(n))
 
     def lowered(self, constants: Constants, carry: Carry) -> list[Any]:
         """Returns both programs before XLA compiles them, for such arguments."""
-        numbers = self._numbers(0)
+        numbers = bulk.numbers_of(0, self.size, self.length)
         ahead = self._ahead.lower(constants, numbers)
         values = jax.eval_shape(self._ahead, constants, numbers)
         return [ahead, self._loop.lower(constants, carry, numbers, values, np.int32(0))]
-
-    def _numbers(self, first: int) -> np.ndarray:
-        groups = np.arange(self.length, dtype=np.uint32)
-        return np.uint32(first % 2**32) + np.uint32(self.size) * groups
 
 
 def compile_all(lowered: Sequence[Any]) -> None:
