@@ -1,8 +1,9 @@
 """Where the time of a vector step goes, in training on the host.
 
-Each part of the loop is timed where it is called, on the problems of `bench:host`; and
-then the same part alone, again and again, until its result is there. In the loop an
-update runs beside the environments, so what is told of it there is handing it over.
+Training is a program of many vector steps, which calls back for each: the whole, and
+the answers to these calls, are timed on the problems of `bench:host`. Then each part is
+timed alone, again and again, until its result is there. With an update at every step,
+the program runs it while it waits for an answer.
 
     hatch run bench:profile
 """
@@ -22,24 +23,23 @@ import numpy as np
 from bench_host import PROBLEMS, Problem, kitae_agent
 from bench_sides import seconds
 
-from kitae.base import host
-from kitae.base.agent import BaseAgent
 from kitae.base.host import checked_env
+from kitae.base.host_loop import Answers
 from kitae.envs.host import HostEnv
 
 MICRO = 1e6
 # Vector steps, and calls of each part.
 N_WARM_UP, N_STEPS, N_ALONE = 1_500, 6_000, 2_000
+ALL, ANSWERS = "all", "answering the program's calls"
+ENVS, GYM = "of this, the environments", "of these, Gymnasium's step"
 PARTS: dict[str, tuple[Any, str]] = {
-    "choosing actions": (BaseAgent, "_acted"),
-    "waiting for these": (host, "read_soon"),
-    "the update": (BaseAgent, "_take_in"),
-    "the environments": (HostEnv, "step"),
+    ANSWERS: (Answers, "__call__"),
+    ENVS: (HostEnv, "step"),
 }
 
 
 def in_the_loop(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
-    """Trains with timers in place of the loop's functions; µs per vector step."""
+    """Trains with timers in place of functions; µs per vector step."""
     spent = dict.fromkeys(PARTS, 0.0)
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,9 +57,8 @@ def in_the_loop(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
             timer = timed(name, getattr(*place))
             stack.enter_context(mock.patch.object(*place, timer))
         whole = seconds(agent.train, env, N_STEPS * problem.n_envs)
-    found = {name: MICRO * total / N_STEPS for name, total in spent.items()}
-    found["all else"] = MICRO * whole / N_STEPS - sum(found.values())
-    return found
+    spent = {ALL: whole} | spent
+    return {name: MICRO * total / N_STEPS for name, total in spent.items()}
 
 
 def alone(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
@@ -76,10 +75,10 @@ def alone(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
         jax.block_until_ready(agent.state)
 
     return {
-        "choosing actions": median(act),
-        "the update": median(update) / problem.every,
-        "the environments": median(lambda: host_env.step(actions)),
-        "of these, Gymnasium's step": median(lambda: env.step(actions)),
+        ENVS: median(lambda: host_env.step(actions)),
+        GYM: median(lambda: env.step(actions)),
+        "choosing actions, as a call": median(act),
+        "an update, as a call": median(update) / problem.every,
     }
 
 
@@ -102,7 +101,6 @@ def print_profile(problem: Problem) -> None:
             for found in (looped, by_itself)
         ]
         print(f"| {part} | {' | '.join(cells)} |")
-    print(f"| all | {sum(looped.values()):.0f} | |")
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from queue import SimpleQueue
 from typing import ClassVar
 
@@ -10,11 +12,6 @@ import pytest
 
 from kitae.base import bulk, host, host_loop
 from kitae.base.callback import callback
-
-
-@pytest.fixture(autouse=True)
-def _asked_for(monkeypatch):
-    monkeypatch.setenv("KITAE_HOST_LOOP", "1")
 
 
 @pytest.fixture
@@ -163,14 +160,6 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     assert np.isfinite(np.asarray(agent.state["value"])).all()
 
 
-def test_unless_it_is_asked_for_there_is_no_loop(world, monkeypatch):
-    monkeypatch.delenv("KITAE_HOST_LOOP")
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
-    agent.train(env, 40)
-    assert not agent._host._loops
-
-
 def test_what_others_hold_is_never_written_to(world):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
@@ -180,15 +169,28 @@ def test_what_others_hold_is_never_written_to(world):
     jax.tree.map(np.testing.assert_array_equal, agent._no_rows, nothing)
 
 
-def test_a_second_training_compiles_nothing(world):
+@pytest.mark.parametrize("skip_steps", [1, 2])
+def test_a_second_training_compiles_nothing(world, caplog, skip_steps):
     env = world.count_envs((3, 5))
-    agent = world.make_agent(env, skip_steps=2)
+    agent = world.make_agent(env, skip_steps=skip_steps)
     agent.train(env, 40)
-    (loops,) = agent._host._loops.values()
-    made, begin = dict(loops._programs), loops._begin
+    with jax.log_compiles():
+        agent.train(env, 40)
+        assert "Compiling" not in caplog.text
+        jax.jit(lambda x: x + 1)(1)
+    assert "Compiling" in caplog.text
+
+
+@pytest.mark.parametrize("skip_steps", [1, 2])
+def test_an_agent_that_is_dropped_is_freed(world, skip_steps):
+    env = world.count_envs((3, 5))
+    agent = world.make_agent(env, skip_steps=skip_steps)
     agent.train(env, 40)
-    assert loops._programs == made
-    assert loops._begin is begin
+    # Programs hold what they call, and the collector does not look into programs.
+    watched = weakref.ref(agent)
+    del agent
+    gc.collect()
+    assert watched() is None
 
 
 def test_a_loop_goes_on_as_long_as_its_carry_says():

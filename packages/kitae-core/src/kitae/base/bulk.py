@@ -10,8 +10,10 @@ generator gives the same numbers for a key alone and among many.
 """
 
 import functools
+import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -195,6 +197,50 @@ def loop(
     return unpack(packed), jax.vmap(unpack_y)(ys)
 
 
+class Loop:
+    """A program of many groups of steps, with a count that is a value.
+
+    Args:
+        ahead: Draws what all groups need; compiled.
+        loop: Runs them; compiled, and gives up the carry.
+        size: Steps in a group.
+        length: The most groups in one call.
+    """
+
+    def __init__(self, ahead: Any, loop: Any, size: int, length: int) -> None:
+        self.size = size
+        self.length = length
+        self._ahead = ahead
+        self._loop = loop
+
+    def __call__(
+        self, constants: Any, carry: Any, first: int, n: int
+    ) -> tuple[Any, Any]:
+        """Runs `n` groups, of which the first begins with step `first`."""
+        numbers = self._numbers(first)
+        values = self._ahead(constants, numbers)
+        return self._loop(constants, carry, numbers, values, np.int32(n))
+
+    def lowered(self, constants: Any, carry: Any) -> list[Any]:
+        """Returns both programs before XLA compiles them, for such arguments."""
+        numbers = self._numbers(0)
+        ahead = self._ahead.lower(constants, numbers)
+        values = jax.eval_shape(self._ahead, constants, numbers)
+        return [ahead, self._loop.lower(constants, carry, numbers, values, np.int32(0))]
+
+    def _numbers(self, first: int) -> np.ndarray:
+        """Returns the numbers of the steps with which groups begin."""
+        groups = np.arange(self.length, dtype=np.uint32)
+        return np.uint32(first % 2**32) + np.uint32(self.size) * groups
+
+
+def compile_all(loops: Iterable[Loop], constants: Any, carry: Any) -> None:
+    """Compiles programs at the same time; calls to them then find them."""
+    lowered = [low for loop in loops for low in loop.lowered(constants, carry)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(operator.methodcaller("compile"), lowered))
+
+
 def is_key(value: Any) -> bool:
     """Whether these are random keys with a type of their own."""
     return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
@@ -213,12 +259,6 @@ def plain(value: Any) -> jax.Array:
 def typed(value: jax.Array, impl: Any) -> jax.Array:
     """Undoes `plain`."""
     return value if impl is None else jax.random.wrap_key_data(value, impl=impl)
-
-
-def numbers_of(first: int, size: int, length: int) -> np.ndarray:
-    """Returns the numbers of the steps with which groups begin, `[length]` uint32."""
-    groups = np.arange(length, dtype=np.uint32)
-    return np.uint32(first % 2**32) + np.uint32(size) * groups
 
 
 def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

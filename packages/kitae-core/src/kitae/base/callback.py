@@ -24,7 +24,9 @@ def callback(
     to be read only while it runs. Calls come in the order of what they depend on.
 
     Args:
-        function: Gives arrays as `results` says; it must not raise, nor call JAX.
+        function: Gives arrays as `results` says; it must not raise, nor call JAX. The
+            program holds it as long as there is the program, and Python's collector
+            does not look into programs: what `function` holds must not hold this one.
         results: Shapes and dtypes.
         *args: What it is given.
     """

@@ -1,6 +1,5 @@
 """The loop that trains on environments which live on the host."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -247,13 +246,8 @@ def train_on_host(
 
 
 def can_loop(agent: "BaseAgent") -> bool:
-    """Whether many vector steps are one program: asked for, and possible.
-
-    It is to be asked for, by `KITAE_HOST_LOOP=1`, as long as compiling such programs
-    is not known to be safe; see `kitae.base.host_loop.HostLoops.program`.
-    """
-    asked = os.environ.get("KITAE_HOST_LOOP") == "1"
-    if not asked or jax.default_backend() != "cpu" or jax.process_count() > 1:
+    """Whether many vector steps can be one program, and are faster so."""
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return False
     # Rows are of what `explore` gives: with them it is known whether it is compiled.
     return (

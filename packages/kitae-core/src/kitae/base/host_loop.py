@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,26 +70,40 @@ class Reply(NamedTuple):
     control: Any
 
 
-class Program:
-    """Runs groups of vector steps until the host says that it is enough.
+class Line:
+    """Whom programs call: whoever answers at the moment.
 
-    Args:
-        ahead: Draws what all groups need; compiled.
-        loop: Runs them; compiled, and gives up the carry.
-        size: Vector steps in a group.
-        length: The most groups in one call.
+    It is all of ours that a program holds. Python's collector does not look into a
+    program: one that held its agent would keep it, and itself, for ever.
+
+    Attributes:
+        answers: Answers; set while a program runs.
     """
 
-    def __init__(self, ahead: Any, loop: Any, size: int, length: int) -> None:
-        self._ahead, self._loop = ahead, loop
-        self.size, self.length = size, length
+    def __init__(self) -> None:
+        self.answers: Answers
 
-    def __call__(self, constants: Any, carry: Carry, first: int) -> Carry:
-        """Runs, from vector step number `first` on."""
-        numbers = bulk.numbers_of(first, self.size, self.length)
-        values = self._ahead(constants, numbers)
-        carry, _ = self._loop(constants, carry, numbers, values, np.int32(self.length))
-        return jax.block_until_ready(carry)
+    @contextmanager
+    def to(self, answers: "Answers") -> Iterator[None]:
+        """Has `answers` answer within."""
+        self.answers = answers
+        try:
+            yield
+        finally:
+            del self.answers
+
+    def post(self, actions: np.ndarray) -> list[Any]:
+        """Passes actions on; returns at once."""
+        self.answers.requests.put(np.array(actions))
+        return [np.int32(0)]
+
+    def take(self, sent: np.ndarray, after: np.ndarray) -> list[Any]:
+        """Returns what came of the actions that were passed on."""
+        return self.answers.replies.get()
+
+    def ask(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
+        """Returns what comes of these actions."""
+        return self.answers(np.array(actions))
 
 
 class HostLoops:
@@ -98,7 +114,7 @@ class HostLoops:
         beside: Whether the host steps environments while an update runs.
 
     Attributes:
-        answers: Whom the programs call; set for a training.
+        line: Whom the programs call.
     """
 
     def __init__(self, agent: "BaseAgent", beside: bool) -> None:
@@ -106,9 +122,9 @@ class HostLoops:
         self._beside = beside
         self._size = agent.config.skip_steps
         self._names: Names | None = agent._agent_names
-        self._programs: dict[bool, Program] = {}
+        self._programs: dict[bool, bulk.Loop] = {}
         self._begin: Any = None
-        self.answers: Answers
+        self.line = Line()
 
     def begin(self, *args: Any) -> Acted:
         """Acts for the first time; see `kitae.base.tracing.ActFn`."""
@@ -118,45 +134,34 @@ class HostLoops:
             self._begin = jax.jit(act, compiler_options=options).lower(*args).compile()
         return self._begin(*args)
 
-    def program(self, learns: bool, constants: Any, carry: Carry) -> Program:
+    def program(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:
         """Returns the program of groups that begin with an update, or without any.
 
-        Both are compiled at the first call, one after the other: XLA crashed at times
-        where a program that calls back was compiled beside others.
+        Both are compiled at the first call.
         """
-        missing = dict.fromkeys(
-            kind for kind in (learns, True) if kind not in self._programs
-        )
-        if missing:
-            made = [self._made(kind, constants, carry) for kind in missing]
-            lowered = [program for programs, *_ in made for program in programs]
-            compiled = iter([program.compile() for program in lowered])
-            for kind, (_, size, length) in zip(missing, made, strict=True):
-                pair = next(compiled), next(compiled)
-                self._programs[kind] = Program(*pair, size=size, length=length)
+        made = {
+            kind: self._made(kind, constants, carry)
+            for kind in (learns, True)
+            if kind not in self._programs
+        }
+        bulk.compile_all(made.values(), constants, carry)
+        self._programs |= made
         return self._programs[learns]
 
-    def _made(
-        self, learns: bool, constants: Any, carry: Carry
-    ) -> tuple[list[Any], int, int]:
-        """Traces; returns what is to be compiled, and a group's size and how many."""
+    def _made(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:
         size = self._size if learns else 1
         body = partial(self._group, size, learns)
         parts = bulk.split(body, constants, carry, jnp.uint32(0))
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         length = max(1, min(fits, MAX_LENGTH // size))
         options = bulk.quickly_compiled()
-        numbers = bulk.numbers_of(0, size, length)
         ahead = jax.jit(partial(bulk.ahead, parts), compiler_options=options)
-        values = jax.eval_shape(ahead, constants, numbers)
         loop = jax.jit(
             partial(bulk.loop, parts, length, bulk.SMALL, going=going),
             donate_argnums=1,
             compiler_options={} if learns else options,
         )
-        draws = ahead.lower(constants, numbers)
-        runs = loop.lower(constants, carry, numbers, values, np.int32(0))
-        return [draws, runs], size, length
+        return bulk.Loop(ahead, loop, size, length)
 
     def _group(
         self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
@@ -189,7 +194,7 @@ class HostLoops:
         sent = acted.actions
         if self._beside:
             nothing = jax.ShapeDtypeStruct((), jnp.int32)
-            (sent,) = callback(self._post, [nothing], sent)
+            (sent,) = callback(self.line.post, [nothing], sent)
         if learns:
             state, memory, info = host.learn.function(
                 learn_key, iteration, state, memory, *carry.pending
@@ -243,18 +248,8 @@ class HostLoops:
         like = Reply(observation, observation, told, control)
         leaves, structure = jax.tree.flatten(like)
         shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-        take = self._take if self._beside else self._answer
-        return jax.tree.unflatten(structure, callback(take, shapes, sent, after))
-
-    def _post(self, actions: np.ndarray) -> list[Any]:
-        self.answers.requests.put(np.array(actions))
-        return [np.int32(0)]
-
-    def _take(self, sent: np.ndarray, after: np.ndarray) -> list[Any]:
-        return self.answers.replies.get()
-
-    def _answer(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
-        return self.answers(np.array(actions))
+        call = self.line.take if self._beside else self.line.ask
+        return jax.tree.unflatten(structure, callback(call, shapes, sent, after))
 
 
 class Answers:
@@ -273,7 +268,7 @@ class Answers:
         steps: "Steps",
         run: "Run",
         observation: Any,
-        program: Program,
+        program: bulk.Loop,
         learns: bool,
     ) -> None:
         self._steps, self._run = steps, run
@@ -417,9 +412,13 @@ class ByLoops:
         )
         program = self._loops.program(learns, self._constants, carry)
         answers = Answers(steps, self._run, observation, program, learns)
-        self._loops.answers = answers
-        call = partial(program, self._constants, carry, agent.iteration)
-        after = answers.beside(call) if self._beside else call()
+
+        def run() -> Carry:
+            after, _ = program(self._constants, carry, agent.iteration, program.length)
+            return jax.block_until_ready(after)
+
+        with self._loops.line.to(answers):
+            after = answers.beside(run) if self._beside else run()
         agent.state, agent.memory, agent._pending = (
             after.state,
             after.memory,

@@ -1,8 +1,6 @@
 """What an agent and environments that are JAX functions are compiled to."""
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,7 +103,7 @@ class Programs:
         self._learn = pure_learn(agent, storage)
         # Put together, what is split over devices would have to be gathered.
         self._small = bulk.SMALL if devices is None else 0
-        self._loops: dict[tuple[int, bool], Loop] = {}
+        self._loops: dict[tuple[int, bool], bulk.Loop] = {}
         self.begin = jax.jit(
             self._over_seeds(self._begin, (0, SEEDED)),
             compiler_options=bulk.quickly_compiled(),
@@ -137,11 +135,9 @@ class Programs:
             self._loops[size, update] = self._made(parts, size, update)
             made.append(self._loops[size, update])
         if self.devices is None:
-            compile_all(
-                [low for loop in made for low in loop.lowered(constants, carry)]
-            )
+            bulk.compile_all(made, constants, carry)
 
-    def loop(self, size: int, update: bool) -> "Loop":
+    def loop(self, size: int, update: bool) -> bulk.Loop:
         """Returns the program that runs groups of iterations; see `make`."""
         return self._loops[size, update]
 
@@ -149,7 +145,7 @@ class Programs:
         """Whether this program was made before."""
         return (size, update) in self._loops
 
-    def _made(self, parts: bulk.Split, size: int, update: bool) -> "Loop":
+    def _made(self, parts: bulk.Split, size: int, update: bool) -> bulk.Loop:
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * (self.n_seeds or 1)
         config = self._agent.config
         logged = -(-config.train_cfg.log_frequency // (size * self.env.num_envs))
@@ -162,7 +158,7 @@ class Programs:
         everywhere = None if self.devices is None else self.devices.everywhere
         seldom = parts.bytes_ahead < SELDOM_BYTES
         warms_up = self._agent.learns_while_env_steps and not update
-        return Loop(
+        return bulk.Loop(
             jax.jit(
                 ahead,
                 compiler_options=bulk.quickly_compiled() if seldom else {},
@@ -306,44 +302,6 @@ class Programs:
             after = self.devices.constrained(after)
         bad_action = is_bad(acted.actions, env.single_action_space)
         return after, (pack(step, bad_action, ~finite), info)
-
-
-class Loop:
-    """A program of many groups of iterations, with a count that is a value.
-
-    Args:
-        ahead: Draws what all groups need; compiled.
-        loop: Runs them; compiled, and gives up the carry.
-        size: Iterations in a group.
-        length: The most groups in one call.
-    """
-
-    def __init__(self, ahead: Any, loop: Any, size: int, length: int) -> None:
-        self.size = size
-        self.length = length
-        self._ahead = ahead
-        self._loop = loop
-
-    def __call__(
-        self, constants: Constants, carry: Carry, first: int, n: int
-    ) -> tuple[Carry, Any]:
-        """Runs `n` groups, of which the first begins with iteration `first`."""
-        numbers = bulk.numbers_of(first, self.size, self.length)
-        values = self._ahead(constants, numbers)
-        return self._loop(constants, carry, numbers, values, np.int32(n))
-
-    def lowered(self, constants: Constants, carry: Carry) -> list[Any]:
-        """Returns both programs before XLA compiles them, for such arguments."""
-        numbers = bulk.numbers_of(0, self.size, self.length)
-        ahead = self._ahead.lower(constants, numbers)
-        values = jax.eval_shape(self._ahead, constants, numbers)
-        return [ahead, self._loop.lower(constants, carry, numbers, values, np.int32(0))]
-
-
-def compile_all(lowered: Sequence[Any]) -> None:
-    """Compiles programs at the same time; calls to their functions then find them."""
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(operator.methodcaller("compile"), lowered))
 
 
 def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:
