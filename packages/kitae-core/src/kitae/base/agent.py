@@ -38,6 +38,7 @@ from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
 from kitae.config.schedule import held_rows
 from kitae.config.serial import config_from_json
+from kitae.envs import HostStep
 from kitae.envs.checks import checked_observation
 from kitae.envs.functional import as_jax_env
 from kitae.envs.pettingzoo import PettingZooEnvs
@@ -686,16 +687,8 @@ class BaseAgent(IAgent):
             *self._nothing_remembered(n_rows),
         )
         flags, floats = np.zeros(n_rows, bool), np.zeros(n_rows, np.float32)
-        rows = self._rows(
-            observation,
-            acted.actions,
-            floats,
-            flags,
-            observation,
-            acted.log_probs,
-            flags,
-            acted.hidden_state,
-        )
+        step = HostStep(observation, observation, floats, flags, flags, ~flags)
+        rows = self._rows(observation, acted, step)
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
         return nothing, flags
 
@@ -711,11 +704,20 @@ class BaseAgent(IAgent):
         hidden_state = self.initial_hidden_state(n_envs)
         return hidden_state, None if hidden_state is None else np.ones(n_envs, bool)
 
-    def _rows(self, *fields: Any) -> Any:
-        """Builds the rows to store from all the fields of `Experience`."""
-        known = dict(zip(Experience._fields, fields, strict=True))
+    def _rows(self, observation: Any, acted: Acted, step: Any) -> Any:
+        """Builds the rows to store of a vector step, an `EnvStep` or a `HostStep`."""
+        known = Experience(
+            observation=observation,
+            action=acted.actions,
+            reward=step.reward,
+            done=step.terminated,
+            next_observation=step.next_observation,
+            log_prob=acted.log_probs,
+            truncated=step.truncated,
+            hidden_state=acted.hidden_state,
+        )
         names = self.experience_type._fields
-        return self.experience_type(**{name: known[name] for name in names})
+        return self.experience_type(**{name: getattr(known, name) for name in names})
 
     def _row_kind(self) -> dict[str, str]:
         """Returns the dtype and shape of each part of a row, in order."""

@@ -182,17 +182,7 @@ class StepByStep:
         if not first_learn:
             self._report.after_update(agent._take_in(update=due))
         step = self._steps.take(host_actions)
-        rows = agent._rows(
-            observation,
-            acted.actions,
-            step.reward,
-            step.terminated,
-            step.next_observation,
-            acted.log_probs,
-            step.truncated,
-            acted.hidden_state,
-        )
-        agent._pending = (rows, step.valid)
+        agent._pending = agent._rows(observation, acted, step), step.valid
         hidden_state = acted.next_hidden_state
         first = None if hidden_state is None else step.first
         self._world = step.observation, hidden_state, first

@@ -19,12 +19,12 @@ from kitae.base.drawn import MAX_BYTES, MAX_LENGTH
 from kitae.base.multi_agent import Names
 from kitae.base.pytrees import firm, owned
 from kitae.base.tracing import Acted
+from kitae.envs import HostStep
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
     from kitae.base.host import Steps
     from kitae.base.run import Run
-    from kitae.envs import HostStep
 
 # How long the host waits at most before it looks whether there is something to do.
 CHUNK_SECONDS = 0.25
@@ -202,37 +202,24 @@ class HostLoops:
         else:
             memory = host.add(memory, *carry.pending)
         # Asked for once there is nothing else to do: it may be waited for.
-        reply = self._reply(carry.observation, sent, some_of(state))
-        reward, *flags = reply.told
-        terminated, truncated, valid = (flag > 0 for flag in flags)
-        rows = agent._rows(
-            carry.observation,
-            acted.actions,
-            reward,
-            terminated,
-            reply.next_observation,
-            acted.log_probs,
-            truncated,
-            acted.hidden_state,
-        )
+        told, (step, goes_on) = self._told(carry.observation, sent, some_of(state))
+        rows = agent._rows(carry.observation, acted, told)
         remembered = acted.next_hidden_state
-        first = None if remembered is None else terminated | truncated | ~valid
-        step, goes_on = reply.control
         acting = host.act.jitted(
             state,
             interact_key,
             iteration + 1,
             step,
-            reply.observation,
+            told.observation,
             remembered,
-            first,
+            None if remembered is None else told.first,
             names=self._names,
         )
         after = Carry(
             state,
             memory,
-            (rows, valid),
-            reply.observation,
+            (rows, told.valid),
+            told.observation,
             acting,
             info,
             step,
@@ -240,8 +227,14 @@ class HostLoops:
         )
         return after, None
 
-    def _reply(self, observation: Any, sent: jax.Array, after: jax.Array) -> Reply:
-        """Has the host step the environments, or waits until it has."""
+    def _told(
+        self, observation: Any, sent: jax.Array, after: jax.Array
+    ) -> tuple[HostStep, jax.Array]:
+        """Has the host step the environments, or waits until it has.
+
+        Returns:
+            The step, and `Reply.control`.
+        """
         n_rows = self._agent.config.env_cfg.n_rows
         told = jax.ShapeDtypeStruct((4, n_rows), jnp.float32)
         control = jax.ShapeDtypeStruct((2,), jnp.int32)
@@ -249,7 +242,15 @@ class HostLoops:
         leaves, structure = jax.tree.flatten(like)
         shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
         call = self.line.take if self._beside else self.line.ask
-        return jax.tree.unflatten(structure, callback(call, shapes, sent, after))
+        reply = jax.tree.unflatten(structure, callback(call, shapes, sent, after))
+        reward, *flags = reply.told
+        step = HostStep(
+            reply.observation,
+            reply.next_observation,
+            reward,
+            *(flag > 0 for flag in flags),
+        )
+        return step, reply.control
 
 
 class Answers:
@@ -329,7 +330,7 @@ class Answers:
             except BaseException as error:  # a second Ctrl-C: the program ends first
                 self.error = error
 
-    def _told(self, step: "HostStep") -> list[Any]:
+    def _told(self, step: HostStep) -> list[Any]:
         told = np.empty((4, step.reward.size), np.float32)
         told[0], told[1] = step.reward, step.terminated
         told[2], told[3] = step.truncated, step.valid

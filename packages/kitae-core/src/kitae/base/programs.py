@@ -272,16 +272,7 @@ class Programs:
             carry.env, from_start(acted.actions, env.single_action_space), step_key
         )
         env_state = jax.tree.map(firm, env_state)
-        rows = agent._rows(
-            carry.env.observation,
-            acted.actions,
-            step.reward,
-            step.terminated,
-            step.next_observation,
-            acted.log_probs,
-            step.truncated,
-            acted.hidden_state,
-        )
+        rows = agent._rows(carry.env.observation, acted, step)
         finite = are_finite(carry.env.observation, step.next_observation, step.reward)
         pending = None
         if at_once:
