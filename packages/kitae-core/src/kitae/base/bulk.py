@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+from kitae.base import convolutions
 from kitae.base.pytrees import n_bytes
 
 SMALL = 32
@@ -339,7 +340,10 @@ def _program(
 
 
 def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """Returns the same program without calls: a call may mix both parts."""
+    """Returns the same program without calls: a call may mix both parts.
+
+    Convolutions that would be slow in a loop are brought into another order.
+    """
 
     def run(closed: ClosedJaxpr, *args: Any) -> list[Any]:
         jaxpr = closed.jaxpr
@@ -353,7 +357,11 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
             if eqn.primitive.name in CALLS and eqn.params["name"] != KERNEL:
                 call = functools.partial(run, eqn.params["jaxpr"])
                 outs = call(*map(read, eqn.invars))
+            elif convolutions.is_slow(eqn):
+                outs = [convolutions.ordered(eqn, *map(read, eqn.invars))]
             else:
+                if convolutions.has_slow(eqn):
+                    eqn = _with_inner_inlined(eqn)
                 invars = [var for var in eqn.invars if not isinstance(var, Literal)]
                 invars = list(dict.fromkeys(invars))
                 call = _program(jaxpr, [eqn], invars, eqn.outvars)
@@ -362,3 +370,13 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
         return list(map(read, jaxpr.outvars))
 
     return jax.make_jaxpr(functools.partial(run, closed))(*closed.in_avals)
+
+
+def _with_inner_inlined(eqn: Any) -> Any:
+    """Returns the same loop or branch with `_inlined` applied within."""
+
+    def inlined(part: Any) -> Any:
+        return _inlined(part) if isinstance(part, ClosedJaxpr) else part
+
+    params = jax.tree.map(inlined, eqn.params, is_leaf=convolutions.is_jaxpr)
+    return eqn.replace(params=params)

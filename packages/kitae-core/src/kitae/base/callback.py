@@ -47,7 +47,6 @@ def _lowered(ctx: Any, *args: Any, function: Any, results: Any) -> Any:
         ctx.avals_in,
         ctx.avals_out,
         has_side_effect=True,
-        returns_token=False,
     )
     return values
 

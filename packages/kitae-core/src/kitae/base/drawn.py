@@ -1,6 +1,7 @@
 """Calling one function at every step, with its random numbers drawn in bulk."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -99,7 +100,7 @@ class Drawn:
         parts = bulk.split(body, constants, carry, jnp.asarray(number))
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         if parts.bytes_ahead == 0 or fits < WORTH_IT:
-            return self._compiled(None, self.function)
+            return self._compiled(None, partial(whole, parts))
         self._length = min(fits, MAX_LENGTH)
         impls: list[Any] = []  # known once `ahead` is traced
 
@@ -130,6 +131,12 @@ class Drawn:
             jax.jit(step, donate_argnums=[2 + i for i in self._donate]),
             jax.jit(both, donate_argnums=[3 + i for i in self._donate_beside]),
         )
+
+
+def whole(parts: bulk.Split, constants: Any, number: jax.Array, *carry: Any) -> Any:
+    """Draws, and does the rest."""
+    values = parts.ahead(constants, number)
+    return parts.step(constants, carry, number, values)[1]
 
 
 class Compiled(NamedTuple):
