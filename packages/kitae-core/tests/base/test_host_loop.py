@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import bulk, host, host_loop
+from kitae.base import bulk, by_loops, host
 from kitae.base.callback import callback
 
 
@@ -63,7 +63,7 @@ def test_does_as_step_by_step(
 
 def test_programs_end_where_there_is_time_to_look(world, monkeypatch, step_by_step):
     # Each program is over after one group, or one step before the first update.
-    monkeypatch.setattr(host_loop, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(by_loops, "CHUNK_SECONDS", 0.0)
     agents = []
     for train in (world.TableAgent.train, step_by_step):
         env = world.count_envs((3, 5))
@@ -152,7 +152,7 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
     with monkeypatch.context() as patch:
-        patch.setattr(host_loop, "SimpleQueue", Interrupted)
+        patch.setattr(by_loops, "SimpleQueue", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             agent.train(env, 100)
     assert not [one for one in threading.enumerate() if one.name == "kitae-program"]

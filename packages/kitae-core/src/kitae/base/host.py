@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from kitae.base.by_loops import ByLoops
 from kitae.base.checkpoint import Saved
-from kitae.base.host_loop import ByLoops
 from kitae.base.run import Run, running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
