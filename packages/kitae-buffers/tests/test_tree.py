@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kitae.buffer._rows import is_one_cpu
 from kitae.buffer._tree import (
     draw_child,
     draw_leaves,
@@ -155,3 +156,15 @@ def test_millions_alike_are_drawn_alike():
     upper = np.asarray(leaf)[np.asarray(leaf) >= capacity // 2]
     counts = np.bincount(upper % 3)
     assert np.abs(counts - n / 6).max() < 5 * np.sqrt(n / 2 * 2 / 9)
+
+
+@pytest.mark.skipif(not is_one_cpu(), reason="one CPU device puts levels apart")
+def test_each_level_is_a_branch_and_draws_the_same_without(monkeypatch):
+    levels = filled(100, 3, np.random.default_rng(0).random((3, 100)))
+    key = jax.random.key(5)
+    assert DRAW.lower(levels, key, 64).as_text().count("stablehlo.case") == len(levels)
+    apart = DRAW(levels, key, 64)
+    monkeypatch.setattr("kitae.buffer._tree.is_one_cpu", lambda: False)
+    together = jax.jit(lambda levels, key: draw_leaves(levels, key, 64))(levels, key)
+    for one, other in zip(apart, together, strict=True):
+        assert np.array_equal(one, other)

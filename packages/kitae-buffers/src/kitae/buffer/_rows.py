@@ -47,14 +47,21 @@ def flat(column: jax.Array) -> jax.Array:
 def are_few(n: int, rows: jax.Array) -> bool:
     """Whether `n` of many `rows` are packed words that one thread moves faster.
 
-    One row is a slice, and no gather. Of several devices, arrays may be split, and no
-    kernel can ask another for a row.
+    One row is a slice, and no gather.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or n == 1:
+    if n == 1 or not is_one_cpu():
         return False
     packed = rows.ndim == 2 and rows.dtype == jnp.uint32
     split = 4 * rows.size >= 2 * MAX_BYTES
     return packed and split and 4 * n * rows.shape[1] <= MAX_BYTES
+
+
+def is_one_cpu() -> bool:
+    """Whether programs run on one CPU device.
+
+    Of several devices, arrays may be split, and no kernel can ask another for a row.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def read_at_once(column: jax.Array, index: jax.Array) -> jax.Array:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kitae.buffer._random import random_uniform
+from kitae.buffer._rows import is_one_cpu
+
 # Of 4, 8, 16 and 32 the fastest on a CPU, for adding and drawing together.
 FAN_OUT = 8
 
@@ -113,15 +116,46 @@ def draw_leaves(
         leaf: `[n]` int32, of a value above 0, if there is any.
         probability: `[n]` float32, of one plain draw: value over sum.
     """
-    random, last_random = jax.random.uniform(key, (2, n))
+    random, last_random = random_uniform(key, (2, n))
     part = (jnp.arange(n, dtype=jnp.float32) + random) / n
     env, total, part = draw_env(jnp.sum(levels[-1], axis=1), part)
     node = jnp.zeros(n, jnp.int32)
     for level in reversed(levels):
         part = last_random if level is levels[0] else part
-        child, part = draw_child(children(level, env, node), part)
-        node = node * FAN_OUT + child
+        node, part = descend_if(total > 0, level, env, node, part)
     return env, node, levels[0][env, node] / total
+
+
+def descend(
+    level: jax.Array, env: jax.Array, node: jax.Array, part: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Goes from nodes `[n]` of the level above to one of the children of each."""
+    child, part = draw_child(children(level, env, node), part)
+    return node * FAN_OUT + child, part
+
+
+def descend_if(
+    there_are_any: jax.Array,
+    level: jax.Array,
+    env: jax.Array,
+    node: jax.Array,
+    part: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Descends; on a CPU, only if there is any row to be drawn.
+
+    What it is for is that XLA computes a branch by itself: else it puts all levels so
+    far in the kernel of the next one, which then computes them for each child anew.
+    Devices other than CPUs would wait for the host to learn which branch to take.
+    """
+    if not is_one_cpu():
+        return descend(level, env, node, part)
+
+    def stay(
+        level: jax.Array, env: jax.Array, node: jax.Array, part: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return node, part
+
+    return jax.lax.cond(there_are_any, descend, stay, level, env, node, part)
 
 
 def draw_env(

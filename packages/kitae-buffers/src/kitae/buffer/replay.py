@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from kitae.buffer._checks import check_count
 from kitae.buffer._packing import unpack
+from kitae.buffer._random import random_bits
 from kitae.buffer._ring import (
     ReplayState,
     Ring,
@@ -119,7 +120,7 @@ def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
     changes, as `jax.random.randint` does, which costs more than the rest of a sample.
     The likelihoods differ by at most `bound / 2**32`, relatively: 0.02 % at a million.
     """
-    bits = jax.random.bits(key, (n,), jnp.uint32)
+    bits = random_bits(key, (n,))
     bound = bound.astype(jnp.uint32)
     low, high = bits & 0xFFFF, bits >> 16
     bound_low, bound_high = bound & 0xFFFF, bound >> 16

@@ -1,0 +1,56 @@
+"""The bits of JAX's generator, from one kernel.
+
+Where a program runs on a CPU, JAX writes the twenty rounds of Threefry as a loop, which
+XLA compiles to some twenty kernels that run five times each: for a batch of indices,
+starting them takes longer than computing them. Written out, the rounds are one kernel.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+# A float's exponent for `[1, 2)`, and how many of its bits are others.
+ONE, N_OTHERS = 0x3F800000, 9
+
+
+def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws the uint32 numbers that `jax.random.bits(key, shape)` draws."""
+    if not (
+        jax.default_backend() == "cpu"
+        and jax.threefry_partitionable.value
+        and str(jax.random.key_impl(key)) == "threefry2x32"
+        and math.prod(shape) < 2**32
+    ):
+        return jax.random.bits(key, shape, jnp.uint32)
+    words = key
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        words = jax.random.key_data(key)
+    count = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    high, low = threefry(words[0], words[1], jnp.zeros_like(count), count)
+    return high ^ low
+
+
+def random_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws the float32 numbers that `jax.random.uniform(key, shape)` draws."""
+    bits = (random_bits(key, shape) >> N_OTHERS) | ONE
+    return jax.lax.bitcast_convert_type(bits, jnp.float32) - 1.0
+
+
+def threefry(
+    key0: jax.Array, key1: jax.Array, x0: jax.Array, x1: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Hashes pairs of uint32 by Threefry-2x32 of twenty rounds.
+
+    Salmon et al. ("Parallel random numbers: as easy as 1, 2, 3", 2011), section 3.3.
+    """
+    keys = key0, key1, key0 ^ key1 ^ PARITY
+    x0, x1 = x0 + keys[0], x1 + keys[1]
+    for i in range(5):
+        for rotation in ROTATIONS[i % 2]:
+            x0 = x0 + x1
+            x1 = ((x1 << rotation) | (x1 >> (32 - rotation))) ^ x0
+        x0, x1 = x0 + keys[(i + 1) % 3], x1 + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return x0, x1
