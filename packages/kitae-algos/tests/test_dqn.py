@@ -193,6 +193,8 @@ def test_exploration_falls_with_transitions_however_many_environments(
     expected = np.repeat((1 - 0.9 * steps / 1000)[:, None], n_envs, axis=1)
     np.testing.assert_allclose(told, expected, atol=1e-5)
     assert float(agent.exploration(5000)) == pytest.approx(0.1)
+    agent.step = 2**40
+    assert agent.own_metrics()["exploration"] == pytest.approx(0.1)
 
 
 def test_each_environment_tosses_its_own_coin(make_config):

@@ -71,6 +71,18 @@ def test_the_key_decides(key):
     np.testing.assert_array_equal(legacy["params"]["kernel"], kernels[0])
 
 
+@pytest.mark.parametrize("module", [nn.Dense(3), Listed(np.ones(4, np.float32))])
+def test_within_another_program_the_values_are_the_same(key, module):
+    def init(key):
+        return init_params(key, module, [(4,)])
+
+    expected = init(key)
+    within = jax.jit(init)(key)
+    of_many = jax.tree.map(lambda x: x[0], jax.vmap(init)(key[None]))
+    for found in (within, of_many):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_inputs_have_a_batch_axis_and_their_dtype(key, seen):
     image = jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)
     init_params(key, Recorder(), [image, [2], (np.int64(5),), ()])

@@ -4,6 +4,7 @@ What an agent learns, and how, is in its own file.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -40,10 +41,14 @@ class EpsilonGreedy:
     def exploration(self, step: jax.Array | int) -> jax.Array:
         """Returns the probability of a random action after `step` environment steps."""
         algo = self.config.algo_params
-        schedule = optax.linear_schedule(
-            algo.exploration_initial, algo.exploration_final, algo.exploration_steps
+        if isinstance(step, int):  # it may be more than a device can count
+            step = min(step, algo.exploration_steps)
+        return _linear(
+            algo.exploration_initial,
+            algo.exploration_final,
+            algo.exploration_steps,
+            step,
         )
-        return jnp.asarray(schedule(step))
 
     def own_metrics(self) -> dict[str, float]:
         """Returns the probability of a random action, as `exploration`."""
@@ -134,3 +139,8 @@ class OnPolicyValueAgent(EpsilonGreedy, OnPolicyAgent):
             tabulate=tabulate,
             experience_type=Experience,
         )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _linear(initial: float, final: float, n_steps: int, step: Any) -> jax.Array:
+    return jnp.asarray(optax.linear_schedule(initial, final, n_steps)(step))

@@ -5,7 +5,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -658,7 +658,7 @@ class BaseAgent(IAgent):
                 f"{held_rows(self.config)[1]} transitions take {readable(wanted)}, but "
                 f"{readable(available)} of memory are available"
             )
-        self.memory = self._storage().init(self._row_spec())
+        self.memory = jax.jit(partial(self._storage().init, self._row_spec()))()
 
     def _memory_spec(self) -> Any:
         """Returns the shapes and dtypes of the memory."""

@@ -10,9 +10,8 @@ generator gives the same numbers for a key alone and among many.
 """
 
 import functools
-import operator
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -222,12 +221,12 @@ class Loop:
         values = self._ahead(constants, numbers)
         return self._loop(constants, carry, numbers, values, np.int32(n))
 
-    def lowered(self, constants: Any, carry: Any) -> list[Any]:
-        """Returns both programs before XLA compiles them, for such arguments."""
+    def lowered(self, constants: Any, carry: Any) -> Iterator[Any]:
+        """Gives both programs before XLA compiles them, for such arguments."""
         numbers = self._numbers(0)
-        ahead = self._ahead.lower(constants, numbers)
         values = jax.eval_shape(self._ahead, constants, numbers)
-        return [ahead, self._loop.lower(constants, carry, numbers, values, np.int32(0))]
+        yield self._loop.lower(constants, carry, numbers, values, np.int32(0))
+        yield self._ahead.lower(constants, numbers)
 
     def _numbers(self, first: int) -> np.ndarray:
         """Returns the numbers of the steps with which groups begin."""
@@ -236,10 +235,19 @@ class Loop:
 
 
 def compile_all(loops: Iterable[Loop], constants: Any, carry: Any) -> None:
-    """Compiles programs at the same time; calls to them then find them."""
-    lowered = [low for loop in loops for low in loop.lowered(constants, carry)]
+    """Compiles programs at the same time; calls to them then find them.
+
+    Each is begun with as soon as it is traced: of loops that are made only when they
+    are asked for, the one that takes longest comes first.
+    """
     with ThreadPoolExecutor() as pool:
-        list(pool.map(operator.methodcaller("compile"), lowered))
+        begun = [
+            pool.submit(program.compile)
+            for loop in loops
+            for program in loop.lowered(constants, carry)
+        ]
+    for compiled in begun:
+        compiled.result()
 
 
 def is_key(value: Any) -> bool:

@@ -127,13 +127,14 @@ class HostLoops:
 
         Both are compiled at the first call.
         """
-        made = {
-            kind: self._made(kind, constants, carry)
-            for kind in (learns, True)
-            if kind not in self._programs
-        }
-        bulk.compile_all(made.values(), constants, carry)
-        self._programs |= made
+
+        def made() -> Iterator[bulk.Loop]:
+            for kind in dict.fromkeys((True, learns)):
+                if kind not in self._programs:
+                    self._programs[kind] = self._made(kind, constants, carry)
+                    yield self._programs[kind]
+
+        bulk.compile_all(made(), constants, carry)
         return self._programs[learns]
 
     def _made(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:

@@ -1,6 +1,6 @@
 """What an agent and environments that are JAX functions are compiled to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,9 +120,20 @@ class Programs:
             carry: What they start from.
             constants: What they are told.
         """
-        made = []
+        # What learns takes longest to compile, and so is begun with.
+        first = sorted(phases, key=lambda phase: not phase[1])
+        made = self._new(first, carry, constants)
+        if self.devices is None:
+            bulk.compile_all(made, constants, carry)
+        else:
+            list(made)
+
+    def _new(
+        self, phases: Iterable[tuple[int, bool]], carry: Carry, constants: Constants
+    ) -> Iterator[bulk.Loop]:
+        """Traces the programs that were not made before; see `make`."""
         for size, update in phases:
-            if (size, update) in self._loops:
+            if self.knows(size, update):
                 continue
             name = type(self._agent).__name__
             with explained(f"{name}'s explore, process_experience or update_step"):
@@ -133,9 +144,7 @@ class Programs:
                     jnp.uint32(0),
                 )
             self._loops[size, update] = self._made(parts, size, update)
-            made.append(self._loops[size, update])
-        if self.devices is None:
-            bulk.compile_all(made, constants, carry)
+            yield self._loops[size, update]
 
     def loop(self, size: int, update: bool) -> bulk.Loop:
         """Returns the program that runs groups of iterations; see `make`."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.jit  # one program, and none for each leaf
 def owned(tree: Any) -> Any:
     """Copies every leaf into an array of its own, of a definite dtype.
 
@@ -13,7 +14,7 @@ def owned(tree: Any) -> Any:
     memory, and nobody else may hold them. A Python number becomes an array with a
     dtype as firm as an update's result has; it would be traced twice otherwise.
     """
-    return jax.tree.map(lambda leaf: firm(jnp.array(leaf, copy=True)), tree)
+    return jax.tree.map(lambda leaf: firm(jnp.copy(leaf)), tree)
 
 
 def firm(value: Any) -> jax.Array:

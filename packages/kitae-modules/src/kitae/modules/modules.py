@@ -1,6 +1,5 @@
 """Initialising a flax module from the shapes of its inputs."""
 
-import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from kitae.modules._checks import positive_int
 
@@ -68,8 +68,10 @@ def init_params(
         hash(module)
     except TypeError:  # a field holds a list or an array: compile it for this call
         variables = jax.jit(lambda key: module.init(key, *_inputs(specs)))(key)
-    else:
-        variables = _compiled_init(module, specs, key)
+    else:  # options are of a whole program only
+        within = isinstance(key, Tracer)
+        init = _compiled_init if within else _quickly_compiled_init
+        variables = init(module, specs, key)
     if others := sorted(set(variables) - {"params"}):
         raise ValueError(
             f"{type(module).__qualname__} has the variables {others} besides 'params', "
@@ -88,9 +90,17 @@ class _Spec(NamedTuple):
 _Specs = tuple[_Spec, ...]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled_init(module: nn.Module, specs: _Specs, key: jax.Array) -> Any:
+def _init(module: nn.Module, specs: _Specs, key: jax.Array) -> Any:
     return module.init(key, *_inputs(specs))
+
+
+_compiled_init = jax.jit(_init, static_argnums=(0, 1))
+# By itself it runs once: all of XLA's optimisations would take longer than they save.
+_quickly_compiled_init = jax.jit(
+    _init,
+    static_argnums=(0, 1),
+    compiler_options={"xla_backend_optimization_level": 1},
+)
 
 
 def _inputs(specs: _Specs) -> list[Any]:

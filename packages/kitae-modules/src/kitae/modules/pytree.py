@@ -182,7 +182,7 @@ class TrainState(train_state.TrainState):
         if target_params is not None:
             _check_same_arrays(params, target_params)
             # A leaf shared with `params` would be one buffer donated twice.
-            target_params = jax.tree.map(jnp.copy, target_params)
+            target_params = _copied(target_params)
         state = super().create(
             apply_fn=apply_fn,
             params=params,
@@ -266,3 +266,8 @@ def _check_same_arrays(params: Any, target: Any) -> None:
                 f"{expected.dtype}{list(expected.shape)} as in params, "
                 f"got {got.dtype}{list(got.shape)}"
             )
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
