@@ -104,7 +104,7 @@ TASKS = {
         params={"exploration_steps": 30_000, "start_step": 1_000},
         bounds=(0.0, 100.0),
         own={
-            "dqn": {"exploration_steps": 10_000, "target_update_period": 100},
+            "dqn": {"exploration_steps": 5_000},
             "iqn": {"n_taus": 32, "n_target_taus": 32, "adam_eps": 1e-8},
         },
         own_update={"dqn": {"learning_rate": 2e-3, "batch_size": 64, "n_epochs": 4}},
