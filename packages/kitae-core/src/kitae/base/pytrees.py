@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 
-@jax.jit  # one program, and none for each leaf
 def owned(tree: Any) -> Any:
     """Copies every leaf into an array of its own, of a definite dtype.
 
@@ -14,7 +13,14 @@ def owned(tree: Any) -> Any:
     memory, and nobody else may hold them. A Python number becomes an array with a
     dtype as firm as an update's result has; it would be traced twice otherwise.
     """
-    return jax.tree.map(lambda leaf: firm(jnp.copy(leaf)), tree)
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(_owned(leaves))
+
+
+# Of leaves alone: a program would keep what else is in a tree, such as functions.
+@jax.jit
+def _owned(leaves: list[Any]) -> list[jax.Array]:
+    return [firm(jnp.copy(leaf)) for leaf in leaves]
 
 
 def firm(value: Any) -> jax.Array:
