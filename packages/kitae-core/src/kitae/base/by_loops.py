@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kitae.base import bulk
@@ -178,10 +179,8 @@ class ByLoops:
             np.bool_(True),
         )
         # The program writes into what it is given: numpy's arrays stay others'.
-        leaves, structure = jax.tree.flatten(carry)
-        copies = iter(owned([x for x in leaves if not isinstance(x, jax.Array)]))
-        carry = structure.unflatten(
-            [x if isinstance(x, jax.Array) else next(copies) for x in leaves]
+        carry = jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), carry
         )
         program = self._loops.program(learns, self._constants, carry)
         answers = Answers(steps, self._run, observation, program, learns)

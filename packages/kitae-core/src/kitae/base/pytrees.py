@@ -13,14 +13,7 @@ def owned(tree: Any) -> Any:
     memory, and nobody else may hold them. A Python number becomes an array with a
     dtype as firm as an update's result has; it would be traced twice otherwise.
     """
-    leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten(_owned(leaves))
-
-
-# Of leaves alone: a program would keep what else is in a tree, such as functions.
-@jax.jit
-def _owned(leaves: list[Any]) -> list[jax.Array]:
-    return [firm(jnp.copy(leaf)) for leaf in leaves]
+    return jax.tree.map(lambda leaf: firm(jnp.array(leaf, copy=True)), tree)
 
 
 def firm(value: Any) -> jax.Array:
