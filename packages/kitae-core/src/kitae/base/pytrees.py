@@ -13,7 +13,7 @@ def owned(tree: Any) -> Any:
     memory, and nobody else may hold them. A Python number becomes an array with a
     dtype as firm as an update's result has; it would be traced twice otherwise.
     """
-    return jax.tree.map(lambda leaf: firm(jnp.array(leaf, copy=True)), tree)
+    return jax.tree.map(lambda leaf: jnp.copy(firm(leaf)), tree)
 
 
 def firm(value: Any) -> jax.Array:
