@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kitae.buffer import uniform_replay
-from kitae.buffer._rows import MAX_BYTES, are_few, flat, rows_at, with_rows
+from kitae.buffer._rows import MAX_BYTES, are_few, flat, is_one_cpu, rows_at, with_rows
 
-ONE_CPU = jax.default_backend() == "cpu" and jax.device_count() == 1
+ONE_CPU = is_one_cpu()
 N_ENVS, WORDS = 4, 5
 # Of an array of twice MAX_BYTES, few rows are moved by a loop.
 LONG = 2 * MAX_BYTES // (4 * N_ENVS * WORDS) + 1

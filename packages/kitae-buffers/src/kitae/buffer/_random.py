@@ -18,17 +18,16 @@ ONE, N_OTHERS = 0x3F800000, 9
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws the uint32 numbers that `jax.random.bits(key, shape)` draws."""
+    n = math.prod(shape)
     if not (
         jax.default_backend() == "cpu"
         and jax.threefry_partitionable.value
         and str(jax.random.key_impl(key)) == "threefry2x32"
-        and math.prod(shape) < 2**32
+        and n < 2**32
     ):
         return jax.random.bits(key, shape, jnp.uint32)
-    words = key
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        words = jax.random.key_data(key)
-    count = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    words = jax.random.key_data(key)
+    count = jax.lax.iota(jnp.uint32, n).reshape(shape)
     high, low = threefry(words[0], words[1], jnp.zeros_like(count), count)
     return high ^ low
 

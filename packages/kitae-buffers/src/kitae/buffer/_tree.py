@@ -149,13 +149,8 @@ def descend_if(
     """
     if not is_one_cpu():
         return descend(level, env, node, part)
-
-    def stay(
-        level: jax.Array, env: jax.Array, node: jax.Array, part: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return node, part
-
-    return jax.lax.cond(there_are_any, descend, stay, level, env, node, part)
+    at = level, env, node, part
+    return jax.lax.cond(there_are_any, descend, lambda *at: at[2:], *at)
 
 
 def draw_env(

@@ -125,7 +125,7 @@ class Programs:
         made = self._new(first, carry, constants)
         if self.devices is None:
             bulk.compile_all(made, constants, carry)
-        else:
+        else:  # each is compiled where it is called, by all processes alike
             list(made)
 
     def _new(
