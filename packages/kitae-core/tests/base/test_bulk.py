@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,9 +79,33 @@ def test_all_random_numbers_are_drawn_ahead():
     step = primitives(jax.make_jaxpr(parts.step)(scale, CARRY, number, values).jaxpr)
     assert "random_bits" in ahead
     assert not {name for name in step if name.startswith("random")}
-    # Three normal numbers, a coin, and the coin as the number that is counted.
-    assert parts.bytes_ahead == 3 * 4 + 1 + 4
+    # Three normal numbers and a coin, which as a number is made of it anew.
+    assert parts.bytes_ahead == 3 * 4 + 1
     assert "cond" in step
+
+
+def noisy(scale, carry, number):
+    """Draws the noise of a layer's weights: of each input times of each output."""
+    of_input, of_output = jax.random.split(jax.random.fold_in(scale, number))
+    left, right = jax.random.normal(of_input, (64,)), jax.random.normal(of_output, (8,))
+    noise = (left[:, None] * right).reshape(-1)
+    return jnp.tanh(carry @ noise.reshape(64, 8)) @ noise.reshape(8, 64), noise.sum()
+
+
+@pytest.mark.parametrize("max_bytes, kept", [(math.inf, 72 * 4 + 4), (290, 0)])
+def test_what_is_larger_than_what_it_is_made_of_is_not_kept(max_bytes, kept):
+    key, carry = jax.random.key(3), jnp.ones(64)
+    parts = bulk.split(noisy, key, carry, jnp.uint32(0), max_bytes)
+    assert parts.bytes_ahead == kept
+    numbers = jnp.arange(5, dtype=jnp.uint32)
+    values = bulk.ahead(parts, key, numbers)
+    assert sum(value.nbytes for value in values) == 5 * kept
+    n, expected = jnp.int32(5), carry
+    after, sums = bulk.loop(parts, 5, 64, key, carry, numbers, values, n)
+    for number, told in zip(numbers, sums, strict=True):
+        expected, total = noisy(key, expected, number)
+        np.testing.assert_allclose(told, total, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(after, expected, rtol=1e-4)
 
 
 def test_what_an_earlier_step_computed_is_never_drawn_ahead():

@@ -7,9 +7,13 @@ and on nothing that an earlier step computed (folding in keys, drawing numbers, 
 value of a schedule) is computed for many steps in one vectorised program before the
 loop; the loop runs the rest. The results are the same to the last bit, since JAX's
 generator gives the same numbers for a key alone and among many.
+
+What is larger than what it is made of is not kept: the noise of a layer's weights is
+the product of two vectors, and that each step computes again.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +28,14 @@ from kitae.base import convolutions
 from kitae.base.pytrees import n_bytes
 
 SMALL = 32
+# To draw for fewer steps together would take longer than to draw for each.
+WORTH_IT = 8
 CALLS = ("jit", "pjit")
 # A function that is to be compiled as one is not taken apart: kitae.timesteps._kernel
 # names it so.
 KERNEL = "one_kernel"
+# What a step may as well compute again: as quick as to read it, and the same bits.
+CHEAP = ("broadcast_in_dim", "convert_element_type", "mul", "reshape", "squeeze")
 QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
@@ -52,6 +60,7 @@ def split(
     constants: Any,
     carry: Any,
     x: jax.Array,
+    max_bytes: float = math.inf,
 ) -> Split:
     """Splits a loop's body by what it needs the carry for.
 
@@ -60,6 +69,8 @@ def split(
         constants: The same at every step; arrays or their shapes, as `carry` and `x`.
         carry: What a step passes to the next.
         x: What tells one step from another, its number say.
+        max_bytes: The most to draw ahead for one step; where it would be more, each
+            step draws for itself.
 
     Returns:
         Two functions that together do what `body` does.
@@ -73,21 +84,21 @@ def split(
     x_vars = jaxpr.invars[n_constants + n_carry :]
 
     of_x, of_carry = set(x_vars), set(carry_vars)
-    ahead_eqns, step_eqns = [], []
     for eqn in jaxpr.eqns:
         inputs = {var for var in eqn.invars if not isinstance(var, Literal)}
         if inputs & of_carry or eqn.effects:
             of_carry.update(eqn.outvars)
-            step_eqns.append(eqn)
         elif inputs & of_x:
             of_x.update(eqn.outvars)
-            ahead_eqns.append(eqn)
-        else:
-            # Of constants only: either part may need it, and XLA computes it once.
-            ahead_eqns.append(eqn)
-            step_eqns.append(eqn)
-    drawn = {var for eqn in ahead_eqns for var in eqn.outvars} & of_x
-    passed = [var for var in _used(step_eqns, jaxpr.outvars) if var in drawn]
+    ahead_eqns = [eqn for eqn in jaxpr.eqns if not of_carry.issuperset(eqn.outvars)]
+    drawn = {var: eqn for eqn in ahead_eqns for var in eqn.outvars if var in of_x}
+    # What is of constants only, either part may need: XLA computes it once.
+    step_eqns = [eqn for eqn in jaxpr.eqns if drawn.keys().isdisjoint(eqn.outvars)]
+    kept = drawn.keys() - _computed_again(drawn, _used(step_eqns, jaxpr.outvars))
+    step_eqns = [eqn for eqn in jaxpr.eqns if kept.isdisjoint(eqn.outvars)]
+    passed = [var for var in _used(step_eqns, jaxpr.outvars) if var in kept]
+    if n_bytes([var.aval for var in passed]) > max_bytes:
+        step_eqns, passed = jaxpr.eqns, []
 
     inputs = [*jaxpr.constvars, *constant_vars]
     run_ahead = _program(jaxpr, ahead_eqns, [*inputs, *x_vars], passed)
@@ -112,6 +123,28 @@ def split(
         return new_carry, jax.tree.unflatten(y_def, outs[n_carry:])
 
     return Split(ahead, step, n_bytes([var.aval for var in passed]), y)
+
+
+def _computed_again(drawn: dict[Any, Any], wanted: Iterable[Any]) -> set[Any]:
+    """Tells what a step computes again, since what it is made of is smaller.
+
+    Args:
+        drawn: What depends on the number of the step alone, and the equations that
+            give it, in their order.
+        wanted: What the steps read of it.
+    """
+    least: dict[Any, int] = {}  # bytes to keep, so that a step has this
+    for var, eqn in drawn.items():
+        least[var] = n_bytes([var.aval])
+        if eqn.primitive.name in CHEAP:
+            parts = sum(least.get(part, 0) for part in _used([eqn], []))
+            least[var] = min(least[var], parts)
+    wanted, again = set(wanted), set()
+    for var, eqn in reversed(drawn.items()):
+        if var in wanted and least[var] < n_bytes([var.aval]):
+            again.add(var)
+            wanted.update(_used([eqn], []))
+    return again
 
 
 def _used(eqns: Sequence[Any], outvars: Sequence[Any]) -> list[Any]:

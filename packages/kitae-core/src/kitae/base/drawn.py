@@ -10,11 +10,9 @@ import numpy as np
 
 from kitae.base import bulk
 
-# Numbers that are drawn for together, and bytes: of less than `WORTH_IT` numbers, it
-# would take longer than to draw for each.
+# Numbers that are drawn for together, and bytes.
 MAX_LENGTH = 256
 MAX_BYTES = 2**23
-WORTH_IT = 8
 
 
 class Drawn:
@@ -97,11 +95,11 @@ class Drawn:
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
             return carry, self.function(constants, number, *carry)
 
-        parts = bulk.split(body, constants, carry, jnp.asarray(number))
-        fits = MAX_BYTES // max(parts.bytes_ahead, 1)
-        if parts.bytes_ahead == 0 or fits < WORTH_IT:
+        most = MAX_BYTES // bulk.WORTH_IT
+        parts = bulk.split(body, constants, carry, jnp.asarray(number), most)
+        if parts.bytes_ahead == 0:
             return self._compiled(None, partial(whole, parts))
-        self._length = min(fits, MAX_LENGTH)
+        self._length = min(MAX_BYTES // parts.bytes_ahead, MAX_LENGTH)
         impls: list[Any] = []  # known once `ahead` is traced
 
         def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:
