@@ -311,10 +311,11 @@ def main() -> None:
         rows += rows_of(times, args.steps, n_envs)
     if args.rounds:
         times = {name: [] for name in pythons}
-        for _ in range(args.rounds):
+        for _ in range(args.rounds + 1):
             for name, python in pythons.items():
                 command = [python, __file__, "--side", name, "--once"]
                 times[name].append(from_cold(command)[0])
+        times = {name: found[1:] for name, found in times.items()}  # see `from_cold`
         what = f"compiled training, from cold to {N_ENV_STEPS:,} steps"
         if "rejax" in times:
             rows.append(Row(what, "rejax", "s", times["kitae"], times["rejax"], 2.0))

@@ -244,6 +244,9 @@ def measured(
 def from_cold(command: list[str]) -> tuple[float, str]:
     """Runs a process without a compilation cache.
 
+    Python keeps the bytecode of what it imports, as it does at an installation: the
+    first run of a command writes it, and is no measure of the others.
+
     Returns:
         Seconds from its start until it wrote its last line, and that line.
     """
@@ -301,8 +304,12 @@ def versions_of(python: str) -> dict[str, str]:
 
 
 def uncached() -> dict[str, str]:
-    """Returns the environment without a compilation cache that outlives a process."""
-    kept = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    """Returns the environment without a compilation cache that outlives a process.
+
+    A cache of Python's own bytecode is as everyone has it.
+    """
+    without = ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if k not in without}
     return kept | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
