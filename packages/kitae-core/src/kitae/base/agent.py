@@ -26,6 +26,7 @@ from kitae.base.memory import available_bytes, readable
 from kitae.base.multi_agent import by_name, default_names, over_agents
 from kitae.base.programs import Programs
 from kitae.base.pytrees import n_bytes, owned
+from kitae.base.rows import checked_experience_type, row_spec, rows_of
 from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
@@ -107,7 +108,7 @@ class BaseAgent(IAgent):
         self._check_config(config)
         self.run_name = checked_run_name(run_name)
         self.config = config
-        self.experience_type: Any = _checked_experience_type(experience_type)
+        self.experience_type = checked_experience_type(experience_type)
 
         def make_state(key: jax.Array, tabulate: bool = False) -> State:
             return train_state_factory(
@@ -666,10 +667,7 @@ class BaseAgent(IAgent):
 
     def _row_spec(self) -> Any:
         """Returns the shapes and dtypes of a row, without its axis of environments."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-            self._no_rows[0],
-        )
+        return row_spec(self._no_rows[0])
 
     @cached_property
     def _no_rows(self) -> Any:
@@ -706,38 +704,4 @@ class BaseAgent(IAgent):
 
     def _rows(self, observation: Any, acted: Acted, step: Any) -> Any:
         """Builds the rows to store of a vector step, an `EnvStep` or a `HostStep`."""
-        known = Experience(
-            observation=observation,
-            action=acted.actions,
-            reward=step.reward,
-            done=step.terminated,
-            next_observation=step.next_observation,
-            log_prob=acted.log_probs,
-            truncated=step.truncated,
-            hidden_state=acted.hidden_state,
-        )
-        names = self.experience_type._fields
-        return self.experience_type(**{name: getattr(known, name) for name in names})
-
-    def _row_kind(self) -> dict[str, str]:
-        """Returns the dtype and shape of each part of a row, in order."""
-        paths = jax.tree_util.tree_leaves_with_path(self._no_rows[0])
-        return {
-            jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape[1:])}"
-            for path, leaf in paths
-        }
-
-
-def _checked_experience_type(experience_type: Any) -> Any:
-    fields = getattr(experience_type, "_fields", None)
-    if fields is None:
-        raise TypeError(
-            f"experience_type must be a NamedTuple class, got {experience_type!r}"
-        )
-    unknown = [name for name in fields if name not in Experience._fields]
-    if unknown:
-        raise TypeError(
-            f"experience_type asks for {unknown}, but only {list(Experience._fields)} "
-            "are known"
-        )
-    return experience_type
+        return rows_of(self.experience_type, observation, acted, step)

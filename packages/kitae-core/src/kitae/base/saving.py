@@ -11,6 +11,7 @@ import numpy as np
 from kitae.base import checkpoint
 from kitae.base.memory import host_bytes
 from kitae.base.pytrees import addressable, firm, n_bytes
+from kitae.base.rows import row_kind
 from kitae.config import check_int
 from kitae.config.serial import (
     config_changes,
@@ -70,7 +71,7 @@ def facts_of(agent: "BaseAgent") -> dict[str, Any]:
         "iteration": agent.iteration,
         "updates": agent.updates,
         "rows": agent.rows.tolist(),
-        "row": agent._row_kind(),
+        "row": row_kind(agent._no_rows[0]),
         **agent._told,
     }
 
@@ -145,10 +146,10 @@ def config_changes_of(agent: "BaseAgent", saved: checkpoint.Saved) -> list[str]:
 def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
     """Gives an agent everything that is saved; one that is refused changes nothing."""
     facts = saved.facts
-    if list(facts["row"].items()) != list(agent._row_kind().items()):
+    stored = row_kind(agent._no_rows[0])
+    if list(facts["row"].items()) != list(stored.items()):
         raise ValueError(
-            f"{saved.path} holds rows of {facts['row']}, the agent stores "
-            f"{agent._row_kind()}"
+            f"{saved.path} holds rows of {facts['row']}, the agent stores {stored}"
         )
     keys = {"interact": agent.interact_key, "learn": agent.learn_key}
     state = saved.tree(STATE, agent.state)
