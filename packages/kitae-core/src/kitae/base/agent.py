@@ -652,14 +652,14 @@ class BaseAgent(IAgent):
         if self._unread is not None:
             saving.take_over(self, self._unread)
             return
-        spec = self._memory_spec()
-        wanted, available = n_bytes(spec), available_bytes()
+        init = jax.jit(partial(self._storage().init, self._row_spec()))
+        wanted, available = n_bytes(init.eval_shape()), available_bytes()
         if wanted > available:
             raise MemoryError(
                 f"{held_rows(self.config)[1]} transitions take {readable(wanted)}, but "
                 f"{readable(available)} of memory are available"
             )
-        self.memory = jax.jit(partial(self._storage().init, self._row_spec()))()
+        self.memory = init()
 
     def _memory_spec(self) -> Any:
         """Returns the shapes and dtypes of the memory."""
