@@ -652,7 +652,7 @@ class BaseAgent(IAgent):
         if self._unread is not None:
             saving.take_over(self, self._unread)
             return
-        init = jax.jit(partial(self._storage().init, self._row_spec()))
+        init = self._memory_init()
         wanted, available = n_bytes(init.eval_shape()), available_bytes()
         if wanted > available:
             raise MemoryError(
@@ -663,11 +663,11 @@ class BaseAgent(IAgent):
 
     def _memory_spec(self) -> Any:
         """Returns the shapes and dtypes of the memory."""
-        return jax.eval_shape(self._storage().init, self._row_spec())
+        return self._memory_init().eval_shape()
 
-    def _row_spec(self) -> Any:
-        """Returns the shapes and dtypes of a row, without its axis of environments."""
-        return row_spec(self._no_rows[0])
+    def _memory_init(self) -> Any:
+        """Returns `init() -> memory`, compiled."""
+        return jax.jit(partial(self._storage().init, row_spec(self._no_rows[0])))
 
     @cached_property
     def _no_rows(self) -> Any:

@@ -60,7 +60,7 @@ def split(
     constants: Any,
     carry: Any,
     x: jax.Array,
-    max_bytes: float = math.inf,
+    room: float = math.inf,
 ) -> Split:
     """Splits a loop's body by what it needs the carry for.
 
@@ -69,8 +69,8 @@ def split(
         constants: The same at every step; arrays or their shapes, as `carry` and `x`.
         carry: What a step passes to the next.
         x: What tells one step from another, its number say.
-        max_bytes: The most to draw ahead for one step; where it would be more, each
-            step draws for itself.
+        room: Bytes for what is drawn ahead for many steps. Where they are enough for
+            few steps only, each step draws for itself.
 
     Returns:
         Two functions that together do what `body` does.
@@ -93,11 +93,11 @@ def split(
     ahead_eqns = [eqn for eqn in jaxpr.eqns if not of_carry.issuperset(eqn.outvars)]
     drawn = {var: eqn for eqn in ahead_eqns for var in eqn.outvars if var in of_x}
     # What is of constants only, either part may need: XLA computes it once.
-    step_eqns = [eqn for eqn in jaxpr.eqns if drawn.keys().isdisjoint(eqn.outvars)]
-    kept = drawn.keys() - _computed_again(drawn, _used(step_eqns, jaxpr.outvars))
+    rest = [eqn for eqn in jaxpr.eqns if drawn.keys().isdisjoint(eqn.outvars)]
+    kept = drawn.keys() - _computed_again(drawn, _used(rest, jaxpr.outvars))
     step_eqns = [eqn for eqn in jaxpr.eqns if kept.isdisjoint(eqn.outvars)]
     passed = [var for var in _used(step_eqns, jaxpr.outvars) if var in kept]
-    if n_bytes([var.aval for var in passed]) > max_bytes:
+    if WORTH_IT * n_bytes([var.aval for var in passed]) > room:
         step_eqns, passed = jaxpr.eqns, []
 
     inputs = [*jaxpr.constvars, *constant_vars]

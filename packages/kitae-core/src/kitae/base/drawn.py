@@ -95,8 +95,7 @@ class Drawn:
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
             return carry, self.function(constants, number, *carry)
 
-        most = MAX_BYTES // bulk.WORTH_IT
-        parts = bulk.split(body, constants, carry, jnp.asarray(number), most)
+        parts = bulk.split(body, constants, carry, jnp.asarray(number), MAX_BYTES)
         if parts.bytes_ahead == 0:
             return self._compiled(None, partial(whole, parts))
         self._length = min(MAX_BYTES // parts.bytes_ahead, MAX_LENGTH)

@@ -140,8 +140,7 @@ class HostLoops:
     def _made(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:
         size = self._size if learns else 1
         body = partial(self._group, size, learns)
-        most = MAX_BYTES // bulk.WORTH_IT
-        parts = bulk.split(body, constants, carry, jnp.uint32(0), most)
+        parts = bulk.split(body, constants, carry, jnp.uint32(0), MAX_BYTES)
         fits = MAX_BYTES // max(parts.bytes_ahead, 1)
         length = max(1, min(fits, MAX_LENGTH // size))
         options = bulk.quickly_compiled()

@@ -142,7 +142,7 @@ class Programs:
                     self._of_one_seed(constants, SEEDED),
                     self._of_one_seed(carry, 0),
                     jnp.uint32(0),
-                    MAX_BYTES // (bulk.WORTH_IT * (self.n_seeds or 1)),
+                    MAX_BYTES // (self.n_seeds or 1),
                 )
             self._loops[size, update] = self._made(parts, size, update)
             yield self._loops[size, update]
