@@ -1,5 +1,7 @@
 """Calling Python from within a compiled program, for numpy arrays."""
 
+import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,9 @@ from jax.interpreters import mlir
 
 callback_p = Primitive("host_callback")
 callback_p.multiple_results = True
+
+# Of each thread, whether Python keeps what it knows of it.
+_thread = threading.local()
 
 
 def callback(
@@ -38,10 +43,26 @@ def _shapes(*_: Any, function: Any, results: Any) -> list[Any]:
     return [ShapedArray(result.shape, result.dtype) for result in results]
 
 
+def _stay() -> None:
+    """Has Python keep what it knows of this thread from one call to the next.
+
+    A program runs in a thread of XLA's. Python makes its state for such a thread, with
+    memory fresh from the system, as a call begins, and throws it away as it ends. Who
+    asks for the interpreter once more than he gives it back keeps the state.
+    """
+    if not hasattr(_thread, "stays"):
+        _thread.stays = True
+        ctypes.pythonapi.PyGILState_Ensure()
+
+
 def _lowered(ctx: Any, *args: Any, function: Any, results: Any) -> Any:
+    def call(*values: Any) -> Sequence[Any]:
+        _stay()
+        return function(*values)
+
     values, _, _ = mlir.emit_python_callback(
         ctx,
-        function,
+        call,
         None,
         args,
         ctx.avals_in,

@@ -1,0 +1,56 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base.callback import callback
+
+INT = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+@jax.jit
+def power(matrix: jax.Array) -> jax.Array:
+    return jax.lax.fori_loop(0, 1_000, lambda _, power: power @ matrix, matrix)
+
+
+def called_often(function, n: int) -> int:
+    """Calls `function` with 0, 1, .. from a program; returns the last result."""
+
+    def program(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def body(i: jax.Array, carry: tuple) -> tuple:
+            matrix, _ = carry
+            return matrix @ matrix, callback(function, [INT], i)[0]
+
+        return jax.lax.fori_loop(0, n, body, (matrix, jnp.int32(0)))
+
+    matrix = jnp.eye(256)
+    compiled = jax.jit(program).lower(matrix).compile()
+    # A program that has to wait for what it is given has a thread of XLA's.
+    return int(compiled(power(matrix))[1])
+
+
+def test_a_program_is_given_what_the_function_returns():
+    seen = []
+
+    def squared(i: np.ndarray) -> list[np.ndarray]:
+        seen.append(int(i))
+        return [np.int32(i * i)]
+
+    assert called_often(squared, 5) == 16
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_python_knows_a_thread_again_at_the_next_call():
+    here, threads, calls = threading.local(), set(), []
+
+    def count(i: np.ndarray) -> list[np.ndarray]:
+        here.calls = getattr(here, "calls", 0) + 1
+        threads.add(threading.get_ident())
+        calls.append(here.calls)
+        return [np.int32(i)]
+
+    called_often(count, 5)
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}  # in which there would be nothing to keep
+    assert calls == [1, 2, 3, 4, 5]
