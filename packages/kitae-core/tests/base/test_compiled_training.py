@@ -15,9 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from kitae.base import OnPolicyAgent, checkpoint
 from kitae.base.host import train_on_host
 from kitae.base.seeds import batch_of_seeds
-from kitae.base.statistics import EpisodeStatistics
 from kitae.envs.functional import JaxVectorEnv
-from kitae.envs.host import HostStep
 
 
 class Walk(FuncEnv):
@@ -358,28 +356,6 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
     assert told[what] in str(caught.value)
     assert not list(agent.run_dir.glob("checkpoints/*"))
     assert all(np.isfinite(leaf).all() for leaf in leaves(agent.memory))
-
-
-def test_many_steps_are_counted_as_one_by_one():
-    rng = np.random.default_rng(0)
-    one, many = EpisodeStatistics(3), EpisodeStatistics(3)
-    steps = 0
-    for length in (1, 5, 40, 2):
-        reward = rng.normal(size=(length, 3)).astype(np.float32)
-        ended = rng.random((length, 3)) < 0.2
-        counts = steps + 3 * np.arange(1, length + 1)
-        steps = counts[-1]
-        many.record_many(reward, ended, counts)
-        for t in range(length):
-            never, always = np.zeros(3, bool), np.ones(3, bool)
-            one.record(
-                HostStep(None, None, reward[t], ended[t], never, always), counts[t]
-            )
-    assert len(one) > 10
-    np.testing.assert_allclose(many.returns, one.returns, rtol=1e-12)
-    assert many.lengths == one.lengths
-    assert many.env_steps == one.env_steps
-    assert many.envs == one.envs
 
 
 @pytest.mark.slow

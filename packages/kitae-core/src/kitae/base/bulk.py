@@ -230,6 +230,18 @@ def loop(
     return unpack(packed), jax.vmap(unpack_y)(ys)
 
 
+def n_groups(size: int, steps: int, group_bytes: int, room: int) -> int:
+    """Returns how many groups of steps one program runs at most; at least 1.
+
+    Args:
+        size: Steps in a group.
+        steps: As many at most, rounded up to whole groups.
+        group_bytes: What is set aside for a group.
+        room: Bytes for all of them.
+    """
+    return max(1, min(-(-steps // size), room // max(group_bytes, 1)))
+
+
 class Loop:
     """A program of many groups of steps, with a count that is a value.
 

@@ -48,6 +48,9 @@ class Answers:
         self._nothing = jax.tree.map(
             lambda leaf: np.zeros(leaf.shape, leaf.dtype), observation
         )
+        # Written anew for each step: a program copies what it is answered.
+        self._step_told = np.zeros((4, steps.agent.config.env_cfg.n_rows), np.float32)
+        self._control = np.zeros(2, np.int32)
         self._ends_at = time.perf_counter() + CHUNK_SECONDS
         self._n = 0
         self._stops_at = steps.next_stop()
@@ -71,9 +74,8 @@ class Answers:
                 return self._told(self._steps.take(actions))
         except BaseException as error:
             self.error = error
-        told = np.zeros((4, agent.config.env_cfg.n_rows), np.float32)
-        control = np.array([self._steps.device_step, 0], np.int32)
-        return self._leaves(self._nothing, self._nothing, told, control)
+        self._step_told[:] = 0.0
+        return self._leaves(self._nothing, self._nothing, False)
 
     def beside(self, program: Any) -> Any:
         """Calls `program()` in another thread, and answers its calls in this one."""
@@ -102,16 +104,17 @@ class Answers:
                 self.error = error
 
     def _told(self, step: HostStep) -> list[Any]:
-        told = np.empty((4, step.reward.size), np.float32)
+        told = self._step_told
         told[0], told[1] = step.reward, step.terminated
         told[2], told[3] = step.truncated, step.valid
-        control = np.array([self._steps.device_step, self._goes_on()], np.int32)
-        return self._leaves(step.observation, step.next_observation, told, control)
+        return self._leaves(step.observation, step.next_observation, self._goes_on())
 
-    def _leaves(self, *parts: Any) -> list[Any]:
-        if isinstance(parts[0], np.ndarray):
-            return list(parts)
-        return jax.tree.leaves(Reply(*parts))
+    def _leaves(self, observation: Any, following: Any, goes_on: bool) -> list[Any]:
+        control = self._control
+        control[0], control[1] = self._steps.device_step, goes_on
+        if isinstance(observation, np.ndarray):
+            return [observation, following, self._step_told, control]
+        return jax.tree.leaves(Reply(observation, following, self._step_told, control))
 
     def _goes_on(self) -> bool:
         agent = self._steps.agent

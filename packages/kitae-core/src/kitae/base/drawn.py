@@ -98,7 +98,7 @@ class Drawn:
         parts = bulk.split(body, constants, carry, jnp.asarray(number), MAX_BYTES)
         if parts.bytes_ahead == 0:
             return self._compiled(None, partial(whole, parts))
-        self._length = min(MAX_BYTES // parts.bytes_ahead, MAX_LENGTH)
+        self._length = bulk.n_groups(1, MAX_LENGTH, parts.bytes_ahead, MAX_BYTES)
         impls: list[Any] = []  # known once `ahead` is traced
 
         def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:

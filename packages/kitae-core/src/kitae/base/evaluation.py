@@ -39,7 +39,7 @@ def evaluate(
     statistics = EpisodeStatistics(n_envs)
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV))
-    iteration = 0
+    iteration = n_known = 0
     hidden_state, first = agent._nothing_remembered(n_envs * n_agents)
     while any(len(mine) < n for mine, n in zip(returns, share, strict=True)):
         acted = agent._host.select(
@@ -55,10 +55,14 @@ def evaluate(
         result = host_env.step(read_soon(acted.actions))
         observation, hidden_state = result.observation, acted.next_hidden_state
         first = None if hidden_state is None else result.first
-        ended = len(statistics)
-        statistics.record(result.of_envs(n_agents), 0)
+        whole = result.of_envs(n_agents)
+        statistics.record(whole, 0)
+        if not np.count_nonzero(whole.terminated | whole.truncated):
+            continue
+        new = slice(n_known, None)
+        n_known = len(statistics)
         for env_index, episode_return in zip(
-            statistics.envs[ended:], statistics.returns[ended:], strict=True
+            statistics.envs[new], statistics.returns[new], strict=True
         ):
             if len(returns[env_index]) < share[env_index]:
                 returns[env_index].append(episode_return)

@@ -11,15 +11,19 @@ import numpy as np
 
 from kitae.base import bulk
 from kitae.base.callback import callback
-from kitae.base.drawn import MAX_BYTES, MAX_LENGTH
+from kitae.base.drawn import MAX_BYTES
 from kitae.base.multi_agent import Names
 from kitae.base.pytrees import firm
 from kitae.base.tracing import Acted
+from kitae.config.schedule import steps_logged
 from kitae.envs import HostStep
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
     from kitae.base.by_loops import Answers
+
+# Vector steps of one program.
+MAX_LENGTH = 1_024
 
 
 class Carry(NamedTuple):
@@ -95,7 +99,7 @@ class Line:
 
     def ask(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
         """Returns what comes of these actions."""
-        return self.answers(np.array(actions))
+        return self.answers(actions)
 
 
 class HostLoops:
@@ -141,8 +145,9 @@ class HostLoops:
         size = self._size if learns else 1
         body = partial(self._group, size, learns)
         parts = bulk.split(body, constants, carry, jnp.uint32(0), MAX_BYTES)
-        fits = MAX_BYTES // max(parts.bytes_ahead, 1)
-        length = max(1, min(fits, MAX_LENGTH // size))
+        # An environment may spend steps on resets, which do not count.
+        steps = min(9 * steps_logged(self._agent.config) // 8 + 1, MAX_LENGTH)
+        length = bulk.n_groups(size, steps, parts.bytes_ahead, MAX_BYTES)
         options = bulk.quickly_compiled()
         ahead = jax.jit(partial(bulk.ahead, parts), compiler_options=options)
         loop = jax.jit(

@@ -15,6 +15,7 @@ from kitae.base.host import MAX_STEP, device_step
 from kitae.base.pytrees import firm, n_bytes
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.tracing import Acted, explained, pure_learn
+from kitae.config.schedule import steps_logged
 from kitae.envs.checks import from_start
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
 
@@ -157,10 +158,8 @@ class Programs:
 
     def _made(self, parts: bulk.Split, size: int, update: bool) -> bulk.Loop:
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * (self.n_seeds or 1)
-        config = self._agent.config
-        logged = -(-config.train_cfg.log_frequency // (size * self.env.num_envs))
-        fits = MAX_BYTES // max(bytes_per_group, 1)
-        length = max(1, min(fits, logged, MAX_LENGTH // size))
+        steps = min(steps_logged(self._agent.config), MAX_LENGTH)
+        length = bulk.n_groups(size, steps, bytes_per_group, MAX_BYTES)
         ahead = self._over_seeds(partial(bulk.ahead, parts), (SEEDED, None))
         loop = self._over_seeds(
             partial(bulk.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)

@@ -28,6 +28,10 @@ class History:
     episode_env_step: np.ndarray
 
 
+# Vector steps that wait to be counted together.
+MAX_WAITING = 1_024
+
+
 class EpisodeStatistics:
     """Counts while the environments step.
 
@@ -36,45 +40,86 @@ class EpisodeStatistics:
     """
 
     def __init__(self, n_envs: int) -> None:
-        self.returns: list[float] = []
-        self.lengths: list[int] = []
-        self.env_steps: list[int] = []
-        self.envs: list[int] = []
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._env_steps: list[int] = []
+        self._envs: list[int] = []
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
+        self._waiting: list[tuple] = []
 
     def __len__(self) -> int:
         """Episodes that ended so far."""
         return len(self.returns)
 
     @property
+    def returns(self) -> list[float]:
+        """Of each episode that ended, in order."""
+        self._settle()
+        return self._returns
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of each episode that ended, in environment steps."""
+        self._settle()
+        return self._lengths
+
+    @property
+    def env_steps(self) -> list[int]:
+        """The agent's environment steps when each episode ended."""
+        self._settle()
+        return self._env_steps
+
+    @property
+    def envs(self) -> list[int]:
+        """The environment of each episode that ended."""
+        self._settle()
+        return self._envs
+
+    @property
     def unfinished(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths so far of the episodes that have not ended."""
+        self._settle()
         return self._return, self._length
 
     @unfinished.setter
     def unfinished(self, values: tuple[np.ndarray, np.ndarray]) -> None:
+        self._settle()
         self._return, self._length = (np.array(value) for value in values)
 
     def record(self, step: HostStep, env_steps: int) -> None:
-        """Takes in one vector step.
+        """Takes in one vector step, which is counted once somebody looks.
 
         Args:
             step: What the environments gave.
             env_steps: The agent's environment steps, this one's included.
         """
-        self._return += step.reward * step.valid
-        self._length += step.valid
-        ended = (step.terminated | step.truncated) & step.valid
-        if not ended.any():
+        told = step.reward, step.terminated, step.truncated, step.valid, env_steps
+        self._waiting.append(told)
+        if len(self._waiting) == MAX_WAITING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Counts the steps that wait: together, since each by itself takes longer."""
+        if not self._waiting:
             return
-        for env in np.flatnonzero(ended):
-            self.returns.append(float(self._return[env]))
-            self.lengths.append(int(self._length[env]))
-            self.env_steps.append(env_steps)
-            self.envs.append(int(env))
-        self._return[ended] = 0.0
-        self._length[ended] = 0
+        *columns, env_steps = zip(*self._waiting, strict=True)
+        reward, terminated, truncated, valid = map(np.array, columns)
+        self._waiting.clear()
+        gained, ended = reward * valid, (terminated | truncated) & valid
+        start, ends = 0, np.flatnonzero(ended.any(axis=1)) + 1
+        for end in np.union1d(ends, len(ended)).tolist():
+            # In order of time: the same bits, however many steps have waited.
+            gains = np.vstack([self._return, gained[start:end]])
+            self._return = np.add.accumulate(gains)[-1]
+            self._length = self._length + valid[start:end].sum(axis=0)
+            over = ended[end - 1]
+            self._returns += self._return[over].tolist()
+            self._lengths += self._length[over].tolist()
+            self._env_steps += [env_steps[end - 1]] * np.count_nonzero(over)
+            self._envs += np.flatnonzero(over).tolist()
+            self._return[over], self._length[over] = 0.0, 0
+            start = end
 
     def record_many(
         self, reward: np.ndarray, ended: np.ndarray, env_steps: np.ndarray
@@ -86,6 +131,7 @@ class EpisodeStatistics:
             ended: `[n_steps, n_envs]` bool, whether the episode ended there.
             env_steps: `[n_steps]`, the agent's environment steps after each.
         """
+        self._settle()
         total = self._return + np.cumsum(reward, axis=0, dtype=np.float64)
         count = self._length + np.arange(1, len(reward) + 1)[:, None]
         env, time = np.nonzero(ended.T)  # env after env, each in order of time
@@ -99,10 +145,10 @@ class EpisodeStatistics:
         returns = np.where(first, returns, returns - before_return)
         lengths = np.where(first, lengths, lengths - before_length)
         order = np.argsort(time, kind="stable")
-        self.returns += returns[order].tolist()
-        self.lengths += lengths[order].tolist()
-        self.env_steps += env_steps[time[order]].tolist()
-        self.envs += env[order].tolist()
+        self._returns += returns[order].tolist()
+        self._lengths += lengths[order].tolist()
+        self._env_steps += env_steps[time[order]].tolist()
+        self._envs += env[order].tolist()
 
     def history(self, env_steps: int, updates: int) -> History:
         """Returns all that was counted."""

@@ -42,6 +42,11 @@ def next_stop(step: int, until: int, *periods: int) -> int:
     return min([until, *multiples])
 
 
+def steps_logged(config: AlgoConfig) -> int:
+    """Returns how many vector steps there are at most between rows of the metrics."""
+    return -(-config.train_cfg.log_frequency // config.env_cfg.n_envs)
+
+
 def off_policy_due(config: AlgoConfig, iteration: int, env_steps: int) -> bool:
     """Whether an update falls before the vector step `iteration` (counted from 0).
 

@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 LARGEST_REWARD = float(np.finfo(np.float32).max)
+# The spaces whose actions are indices. A tuple: such a union is made at each look.
+INDICES = Discrete, MultiDiscrete
 
 
 def map_space(
@@ -97,7 +99,7 @@ def checked_observation(
         array = np.array(raw)
         if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
             raise not_as_said(name, space, [n_envs, *(space.shape or ())], array)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not all_of(np.isfinite(array)):
             finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
             raise ValueError(
                 f"{name} of environment {int(np.argmin(finite))} at vector step "
@@ -116,6 +118,11 @@ def not_as_said(
         f"{name} must be {space.dtype}{shape} as {space} says, got "
         f"{array.dtype}{list(array.shape)}"
     )
+
+
+def all_of(flags: np.ndarray) -> bool:
+    """Whether all are true: as `flags.all()`, in a quarter of the time for few."""
+    return np.count_nonzero(flags) == flags.size
 
 
 def check_member(raw: Any, space: gym.Space, name: str) -> None:
@@ -164,7 +171,7 @@ def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
             f"reward must have shape [{n_envs}], got {list(given.shape)} {where}"
         )
     fits = np.abs(given) <= LARGEST_REWARD  # what is no number does not
-    if not fits.all():
+    if not all_of(fits):
         env = int(np.argmin(fits))
         raise ValueError(
             f"reward of environment {env} {where} is not finite in float32: "
@@ -187,8 +194,7 @@ def checked_actions(
         raise ValueError(
             f"actions must have shape {list(shape)}, got {list(actions.shape)} {where}"
         )
-    discrete = isinstance(space, Discrete | MultiDiscrete)
-    if discrete and actions.dtype.kind not in "iu":
+    if isinstance(space, INDICES) and actions.dtype.kind not in "iu":
         raise ValueError(f"actions must be integers, got {actions.dtype} {where}")
     if isinstance(space, Discrete):
         # As unsigned numbers, those below 0 are the largest.
@@ -204,7 +210,7 @@ def checked_actions(
                 f"actions must be indices below {space.nvec.tolist()}, got "
                 f"{actions.tolist()} {where}"
             )
-    elif isinstance(space, Box) and not np.isfinite(actions).all():
+    elif isinstance(space, Box) and not all_of(np.isfinite(actions)):
         raise ValueError(f"actions must be finite, got {actions.tolist()} {where}")
     return actions
 
@@ -216,6 +222,8 @@ def env_actions(actions: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def from_start(actions: Any, space: gym.Space) -> Any:
     """Returns `actions`, indices from 0, with the first number that the space has."""
-    if isinstance(space, Discrete | MultiDiscrete):
-        return actions + np.asarray(space.start, actions.dtype)
-    return actions
+    if not isinstance(space, INDICES):
+        return actions
+    if isinstance(space, Discrete) and space.start == 0:
+        return actions
+    return actions + np.asarray(space.start, actions.dtype)

@@ -165,7 +165,7 @@ class HostEnv:
         observation = self._observation(raw)
         reward = checked_reward(reward, self.n_envs, where)
         terminated = np.array(terminated, bool)
-        truncated = np.array(truncated, bool) & ~terminated
+        truncated = np.array(truncated, bool) > terminated
         ended = terminated | truncated
         valid = np.ones(self.n_envs, bool)
         next_observation = observation
