@@ -559,6 +559,16 @@ class BaseAgent(IAgent):
             self.memory = self._host.add(self.memory, *rows)
         return None
 
+    def _taken(self, valid: np.ndarray, n_steps: int) -> None:
+        """Counts a vector step.
+
+        Args:
+            valid: `[n_rows]` bool, which rows there were.
+            n_steps: Environment steps.
+        """
+        self.iteration += 1
+        self.step += n_steps
+
     def _updated(self) -> None:
         """Counts an update."""
         self.updates += self._updates_each_time()

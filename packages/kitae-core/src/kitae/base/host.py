@@ -135,9 +135,7 @@ class Steps:
         agent = self.agent
         step = self._env.step(actions)
         whole = step.of_envs(agent.config.env_cfg.n_agents)
-        agent.step += int(np.count_nonzero(whole.valid))
-        agent.iteration += 1
-        agent.rows += step.valid
+        agent._taken(step.valid, int(np.count_nonzero(whole.valid)))
         self._statistics.record(whole, agent.step)
         return step
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kitae.base.agent import BaseAgent
 from kitae.base.interfaces import AlgoType
@@ -165,6 +166,11 @@ class OffPolicyAgent(BaseAgent):
             self.update_step_fn,
             self.config.update_cfg.n_epochs,
         )
+
+    def _taken(self, valid: np.ndarray, n_steps: int) -> None:
+        super()._taken(valid, n_steps)
+        if self.config.env_cfg.n_agents > 1:
+            self.rows = self.rows + valid
 
     def _update_due(self) -> bool:
         due = off_policy_due(self.config, self.iteration, self.step)

@@ -140,6 +140,10 @@ class OnPolicyAgent(BaseAgent):
             return 1, left, False
         return (length - held, 1, True) if held else (length, left // length, True)
 
+    def _taken(self, valid: np.ndarray, n_steps: int) -> None:
+        super()._taken(valid, n_steps)
+        self.rows = self.rows + valid
+
     def _passed(self, iterations: int, updates: int) -> None:
         super()._passed(iterations, updates)
         self.rows = (self.rows + iterations) % self.config.update_cfg.max_buffer_size

@@ -167,17 +167,16 @@ class HostEnv:
         terminated = np.array(terminated, bool)
         truncated = np.array(truncated, bool) > terminated
         ended = terminated | truncated
-        valid = np.ones(self.n_envs, bool)
         next_observation = observation
         if self._mode is AutoresetMode.NEXT_STEP:
             valid = ~self._ended
-        elif ended.any():
-            if self._mode is AutoresetMode.SAME_STEP:
-                next_observation = self._with_final(observation, infos, ended)
-            else:
+        else:
+            valid = np.ones(self.n_envs, bool)
+            if ended.any():
                 with self._guard(where):
-                    raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
-                observation = self._observation(raw)
+                    observation, next_observation = self._begun(
+                        observation, infos, ended
+                    )
         self._ended = ended
         return HostStep(
             observation, next_observation, reward, terminated, truncated, valid
@@ -187,6 +186,13 @@ class HostEnv:
         return checked_observation(
             raw, self.env.single_observation_space, self.n_envs, self._steps
         )
+
+    def _begun(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
+        """Returns what to act on and the successors, where episodes begin at once."""
+        if self._mode is AutoresetMode.SAME_STEP:
+            return observation, self._with_final(observation, infos, ended)
+        raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
+        return self._observation(raw), observation
 
     def _with_final(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
         final, has_final = infos.get("final_obs"), infos.get("_final_obs")
