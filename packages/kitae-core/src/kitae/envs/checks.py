@@ -7,7 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
-LARGEST_REWARD = float(np.finfo(np.float32).max)
+# As numpy compares with at once; a number of Python's it would look at first.
+LARGEST_REWARD = np.array(np.finfo(np.float32).max, np.float64)
 # The spaces whose actions are indices. A tuple: such a union is made at each look.
 INDICES = Discrete, MultiDiscrete
 
