@@ -32,9 +32,12 @@ def everything(agent):
 
 @pytest.mark.parametrize("skip_steps", [1, 3])
 @pytest.mark.parametrize("log_frequency", [7, 1_000])
+@pytest.mark.parametrize("short", [0, 1_000])
 def test_does_as_step_by_step(
-    world, step_by_step, autoreset_mode, skip_steps, log_frequency
+    world, step_by_step, autoreset_mode, skip_steps, log_frequency, short, monkeypatch
 ):
+    # A warm-up of no more steps has no program of its own.
+    monkeypatch.setattr(by_loops, "SHORT", short)
     agents, histories = [], []
     for train in (world.TableAgent.train, step_by_step):
         env = world.count_envs((3, 5), autoreset_mode)

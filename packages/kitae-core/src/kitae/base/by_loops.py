@@ -14,6 +14,7 @@ from kitae.base import bulk
 from kitae.base.host_loop import Carry, Reply
 from kitae.base.pytrees import owned
 from kitae.base.tracing import Acted
+from kitae.config.schedule import warm_up
 from kitae.envs import HostStep
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # How long the host waits at most before it looks whether there is something to do.
 CHUNK_SECONDS = 0.25
+# Vector steps that are sooner taken one by one than a program for them is compiled.
+SHORT = 1_000
 
 
 class Answers:
@@ -166,6 +169,26 @@ class ByLoops:
         Returns:
             The agent's environment steps before the last one.
         """
+        agent = self._steps.agent
+        if not agent._update_due():
+            left = warm_up(agent.config) - agent.step
+            if left <= SHORT * agent.config.env_cfg.n_envs:
+                return self._one_step()
+        return self._program()
+
+    def _one_step(self) -> int:
+        """Takes one step that no update comes before, without a program of many."""
+        agent, before = self._steps.agent, self._steps.agent.step
+        observation, acted = self._world
+        agent._take_in(update=False)
+        step = self._steps.take(np.asarray(acted.actions))
+        agent._pending = agent._rows(observation, acted, step), step.valid
+        hidden_state = acted.next_hidden_state
+        first = None if hidden_state is None else step.first
+        self.start(step.observation, hidden_state, first)
+        return before
+
+    def _program(self) -> int:
         steps, agent = self._steps, self._steps.agent
         observation, acted = self._world
         learns = agent._update_due()
