@@ -370,11 +370,16 @@ def quickly_compiled() -> dict[str, Any]:
         return {}
     flags = os.environ.get("XLA_FLAGS", "")
     options = {name: value for name, value in QUICKLY.items() if name not in flags}
-    try:  # another version of XLA may know other options
-        jax.jit(lambda x: x, compiler_options=options)(np.float32(0))
+    return {name: value for name, value in options.items() if is_known(name, value)}
+
+
+def is_known(name: str, value: Any) -> bool:
+    """Whether this version of XLA has such a compiler option."""
+    try:
+        jax.jit(lambda x: x, compiler_options={name: value})(np.float32(0))
     except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+        return False
+    return True
 
 
 def _program(
