@@ -150,7 +150,7 @@ class ByLoops:
         self._world: tuple[Any, Acted]
 
     def start(self, observation: Any, hidden_state: Any, first: Any) -> None:
-        """Begins anew with what the environments' reset gave."""
+        """Goes on from what the environments gave, at first by their reset."""
         agent = self._steps.agent
         acted = self._loops.begin(
             agent.state,

@@ -165,7 +165,7 @@ class HostEnv:
         observation = self._observation(raw)
         reward = checked_reward(reward, self.n_envs, where)
         terminated = np.array(terminated, bool)
-        truncated = np.array(truncated, bool) > terminated
+        truncated = np.array(truncated, bool) > terminated  # and did not end
         ended = terminated | truncated
         next_observation = observation
         if self._mode is AutoresetMode.NEXT_STEP:
@@ -173,10 +173,9 @@ class HostEnv:
         else:
             valid = np.ones(self.n_envs, bool)
             if ended.any():
-                with self._guard(where):
-                    observation, next_observation = self._begun(
-                        observation, infos, ended
-                    )
+                observation, next_observation = self._begun(
+                    observation, infos, ended, where
+                )
         self._ended = ended
         return HostStep(
             observation, next_observation, reward, terminated, truncated, valid
@@ -187,11 +186,14 @@ class HostEnv:
             raw, self.env.single_observation_space, self.n_envs, self._steps
         )
 
-    def _begun(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
+    def _begun(
+        self, observation: Any, infos: dict, ended: np.ndarray, where: str
+    ) -> tuple[Any, Any]:
         """Returns what to act on and the successors, where episodes begin at once."""
         if self._mode is AutoresetMode.SAME_STEP:
             return observation, self._with_final(observation, infos, ended)
-        raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
+        with self._guard(where):
+            raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
         return self._observation(raw), observation
 
     def _with_final(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
