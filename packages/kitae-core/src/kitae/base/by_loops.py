@@ -170,28 +170,25 @@ class ByLoops:
             The agent's environment steps before the last one.
         """
         agent = self._steps.agent
-        if not agent._update_due():
-            left = warm_up(agent.config) - agent.step
-            if left <= SHORT * agent.config.env_cfg.n_envs:
-                return self._one_step()
-        return self._program()
+        learns = agent._update_due()
+        left = warm_up(agent.config) - agent.step
+        if not learns and left <= SHORT * agent.config.env_cfg.n_envs:
+            return self._one_step()
+        return self._program(learns)
 
     def _one_step(self) -> int:
         """Takes one step that no update comes before, without a program of many."""
         agent, before = self._steps.agent, self._steps.agent.step
         observation, acted = self._world
         agent._take_in(update=False)
-        step = self._steps.take(np.asarray(acted.actions))
-        agent._pending = agent._rows(observation, acted, step), step.valid
-        hidden_state = acted.next_hidden_state
-        first = None if hidden_state is None else step.first
-        self.start(step.observation, hidden_state, first)
+        actions = np.asarray(acted.actions)
+        self.start(*self._steps.follow(observation, acted, actions))
         return before
 
-    def _program(self) -> int:
+    def _program(self, learns: bool) -> int:
+        """Takes many steps in one program; see `HostLoops.program`."""
         steps, agent = self._steps, self._steps.agent
         observation, acted = self._world
-        learns = agent._update_due()
         shapes = agent._host.shapes_of_info()
         info = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         carry = Carry(

@@ -12,6 +12,7 @@ from kitae.base.checkpoint import Saved
 from kitae.base.run import Run, running
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.statistics import EpisodeStatistics, History
+from kitae.base.tracing import Acted
 from kitae.config.schedule import next_stop
 from kitae.envs import HostEnv, HostStep, as_vector_env
 from kitae.envs.pettingzoo import PettingZooEnvs
@@ -139,6 +140,26 @@ class Steps:
         self._statistics.record(whole, agent.step)
         return step
 
+    def follow(
+        self, observation: Any, acted: Acted, actions: np.ndarray
+    ) -> tuple[Any, Any, Any]:
+        """Takes one vector step, whose rows the agent is to add.
+
+        Args:
+            observation: What was acted on.
+            acted: What was chosen.
+            actions: Those of `acted`, on the host.
+
+        Returns:
+            What to act on next: the observation, what is remembered, and where
+            episodes begin; the latter two None for an agent that remembers nothing.
+        """
+        step, agent = self.take(actions), self.agent
+        agent._pending = agent._rows(observation, acted, step), step.valid
+        hidden_state = acted.next_hidden_state
+        first = None if hidden_state is None else step.first
+        return step.observation, hidden_state, first
+
     def next_stop(self) -> int:
         """Returns the next environment step that leaves something to do beside."""
         train_cfg = self.agent.config.train_cfg
@@ -179,11 +200,7 @@ class StepByStep:
         host_actions = read_soon(acted.actions)
         if not first_learn:
             self._report.after_update(agent._take_in(update=due))
-        step = self._steps.take(host_actions)
-        agent._pending = agent._rows(observation, acted, step), step.valid
-        hidden_state = acted.next_hidden_state
-        first = None if hidden_state is None else step.first
-        self._world = step.observation, hidden_state, first
+        self._world = self._steps.follow(observation, acted, host_actions)
         return before
 
 
