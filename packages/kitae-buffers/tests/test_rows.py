@@ -3,12 +3,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.buffer import uniform_replay
-from kitae.buffer._rows import MAX_BYTES, are_few, flat, is_one_cpu, rows_at, with_rows
+from kitae.buffer import prioritised_replay, uniform_replay
+from kitae.buffer._rows import (
+    MAX_BYTES,
+    MAX_ROWS,
+    are_few,
+    by_parts,
+    is_one_cpu,
+    rows_at,
+    with_rows,
+)
 
 ONE_CPU = is_one_cpu()
 N_ENVS, WORDS = 4, 5
-# Of an array of twice MAX_BYTES, few rows are moved by a loop.
+# XLA shares work on an array of twice MAX_BYTES among threads.
 LONG = 2 * MAX_BYTES // (4 * N_ENVS * WORDS) + 1
 
 
@@ -32,11 +40,11 @@ KINDS = pytest.mark.parametrize(
 @KINDS
 @pytest.mark.parametrize("n", [1, 6])
 def test_rows_are_read_as_numpy_reads_them(capacity, shape, dtype, n):
-    rows = columns(capacity, shape, dtype).reshape(-1, *shape)
+    rows = columns(capacity, shape, dtype)
     index = np.array([N_ENVS * capacity - 1, 0, 3, 3, 7, 1], np.int32)[:n]
     read = jax.jit(rows_at)(rows, index)
     assert read.dtype == dtype
-    np.testing.assert_array_equal(read, rows[index])
+    np.testing.assert_array_equal(read, rows.reshape(-1, *shape)[index])
 
 
 @KINDS
@@ -70,7 +78,7 @@ def test_many_replays_side_by_side_do_as_each_alone():
 
     def step(data, new, time, valid, index):
         data = with_rows(data, new, time, valid)
-        return data, rows_at(flat(data), index)
+        return data, by_parts(rows_at, 1, data, index)
 
     together = jax.jit(jax.vmap(step))(data, new, time, valid, index)
     for i in range(2):
@@ -90,7 +98,92 @@ def test_a_batch_of_transitions_is_not_shared_among_threads():
 
 
 @pytest.mark.skipif(not ONE_CPU, reason="one CPU device, and its threads")
-def test_a_large_batch_is_shared_among_threads():
-    rows = jax.ShapeDtypeStruct((LONG * N_ENVS, WORDS), jnp.uint32)
-    assert are_few(2, rows)
-    assert not are_few(1 + MAX_BYTES // (4 * WORDS), rows)
+def test_large_batches_are_shared_among_threads():
+    assert are_few(MAX_ROWS, MAX_BYTES)
+    assert not are_few(MAX_ROWS + 1)
+    assert not are_few(2, MAX_BYTES + 1)
+
+
+def scaled_rows(by, rows):
+    return {"sum": rows["x"] * by + rows["y"][:, None], "first": rows["x"][:, 0]}
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 11, MAX_ROWS + 1])
+@pytest.mark.parametrize("part", [1, 4, 5])
+def test_parts_give_what_all_rows_at_once_give(n, part):
+    rng = np.random.default_rng(n)
+    rows = {"x": rng.random((n, 3), np.float32), "y": rng.random(n, np.float32)}
+    by = rng.random(3, np.float32)
+    found = jax.jit(lambda by, rows: by_parts(scaled_rows, part, by, rows))(by, rows)
+    expected = {"sum": rows["x"] * by + rows["y"][:, None], "first": rows["x"][:, 0]}
+    jax.tree.map(np.testing.assert_allclose, found, expected)
+    several = {**rows, "y": np.stack([rows["y"], 2 * rows["y"]])}
+    axes = {"x": None, "y": 0}
+    together = jax.vmap(
+        lambda rows: by_parts(scaled_rows, part, by, rows), in_axes=(axes,)
+    )
+    twice = together(several)["sum"][1] - found["sum"]
+    np.testing.assert_allclose(twice, np.tile(rows["y"], (3, 1)).T, rtol=1e-4)
+
+
+TRANSITION = {
+    "observation": np.zeros(4, np.float32),
+    "action": np.int32(0),
+    "reward": np.float32(0),
+    "done": np.bool_(False),
+    "next_observation": np.zeros(4, np.float32),
+}
+
+
+def full_steps(n_envs):
+    return jax.tree.map(lambda x: jnp.ones((n_envs, *x.shape), x.dtype), TRANSITION)
+
+
+@pytest.mark.skipif(not ONE_CPU, reason="one CPU device, and its threads")
+@pytest.mark.parametrize("n_envs", [1, 3, 16])
+@pytest.mark.parametrize("batch_size", [32, 256])
+def test_calls_are_short_enough_for_the_callers_thread(n_envs, batch_size):
+    def is_short(f, *args):
+        # XLA counts operations so, and runs those of a thousand in another thread.
+        donated = 0 if f != uniform.sample else None
+        compiled = jax.jit(f, donate_argnums=donated).lower(*args).compile()
+        return compiled.cost_analysis()["flops"] < 1_000
+
+    sizes = 100_000 // n_envs, n_envs, batch_size
+    uniform = uniform_replay(*sizes)
+    state = jax.eval_shape(uniform.init, TRANSITION)
+    assert is_short(uniform.sample, state, jax.random.key(0))
+    assert is_short(uniform.add, state, full_steps(n_envs))
+    prioritised = prioritised_replay(*sizes, exponent=0.6)
+    state = jax.eval_shape(prioritised.init, TRANSITION)
+    assert is_short(prioritised.add, state, full_steps(n_envs))
+    change = jnp.zeros(batch_size, jnp.int32), jnp.ones(batch_size)
+    assert is_short(prioritised.update_priorities, state, *change)
+
+
+@pytest.mark.skipif(not ONE_CPU, reason="what a kernel of one CPU reads")
+@pytest.mark.parametrize("n_envs", [1, 10])
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_no_loop_copies_the_replay(n_envs, prioritised):
+    sizes = 20_000 // n_envs, n_envs, 32
+    if prioritised:
+        replay = prioritised_replay(*sizes, exponent=0.6)
+    else:
+        replay = uniform_replay(*sizes)
+
+    def step(i, carry):
+        state, total = carry
+        state = replay.add(state, full_steps(n_envs))
+        sample = replay.sample(state, jax.random.fold_in(jax.random.key(0), i))
+        if prioritised:
+            errors = sample.importance
+            state = replay.update_priorities(state, sample.index, errors)
+        return state, total + sum(map(jnp.sum, jax.tree.leaves(sample)))
+
+    state = jax.eval_shape(replay.init, TRANSITION)
+    run = jax.jit(
+        lambda state: jax.lax.fori_loop(0, 9, step, (state, 0.0)), donate_argnums=0
+    )
+    in_use = run.lower(state).compile().memory_analysis().temp_size_in_bytes
+    # The leaves of the tree are a tenth of the rows.
+    assert in_use < 4 * 20_000

@@ -10,11 +10,12 @@ from kitae.buffer._tree import (
     draw_child,
     draw_leaves,
     empty_priorities,
-    set_larger,
     set_leaves,
+    write_at_once,
+    write_one_by_one,
 )
 
-SET, SET_LARGER = jax.jit(set_leaves), jax.jit(set_larger)
+SET = jax.jit(set_leaves)
 DRAW = jax.jit(draw_leaves, static_argnums=2)
 
 
@@ -26,10 +27,10 @@ def strict():
 
 def filled(capacity, n_envs, leaves):
     """A tree with the leaves `[n_envs, capacity]`, written all at once."""
-    env, leaf = np.divmod(np.arange(n_envs * capacity, dtype=np.int32), capacity)
+    index = np.arange(capacity * n_envs, dtype=np.int32)
     levels = empty_priorities(capacity, n_envs).levels
-    value = np.asarray(leaves, np.float32).reshape(-1)
-    return SET(levels, env, leaf, value, np.ones(env.size, bool))
+    value = np.asarray(leaves, np.float32).T.reshape(-1)
+    return SET(levels, index, value, np.ones(index.size, bool))
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,8 @@ def test_every_node_is_the_sum_below_it(writes):
     writes = [*writes, *writes[:1] * (12 - len(writes))]  # one shape, one trace
     env, leaf, value = np.array(writes, np.int32).T
     valid = value != 9
-    levels = SET_LARGER(
-        filled(20, 2, np.full((2, 20), 0.5)),
-        *(env, leaf, value.astype(np.float32), valid),
-    )
+    before = filled(20, 2, np.full((2, 20), 0.5))
+    levels = SET(before, leaf * 2 + env, value.astype(np.float32), valid)
     twin = np.full((2, 24), 0.5)
     twin[:, 20:] = 0
     for e, i in zip(env, leaf, strict=True):
@@ -76,14 +75,33 @@ def test_every_node_is_the_sum_below_it(writes):
     assert not levels[1][:, 3:].any()
 
 
+@pytest.mark.parametrize("n_envs", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_one_by_one_and_at_once_write_the_same_bits(n_envs, n):
+    random = np.random.default_rng(n)
+    levels = filled(300, n_envs, random.random((n_envs, 300)))
+    index = random.integers(0, 300 * n_envs, n).astype(np.int32)
+    change = index, random.random(n).astype(np.float32), random.random(n) < 0.8
+    at_once = jax.jit(write_at_once)(levels, *change)
+    for write in (set_leaves, write_one_by_one, jax.vmap(write_one_by_one)):
+        args = levels, *change
+        if write is not set_leaves and write is not write_one_by_one:
+            args = jax.tree.map(lambda x: x[None], args)
+        found = jax.tree.map(lambda x: x.reshape(n_envs, -1), jax.jit(write)(*args))
+        jax.tree.map(np.testing.assert_array_equal, found, at_once)
+        # What is not asked for may be left out by the compiler.
+        leaves = jax.jit(lambda *args, write=write: write(*args)[0])(*args)
+        np.testing.assert_array_equal(leaves.reshape(n_envs, -1), at_once[0])
+
+
 def test_a_root_stays_the_sum_of_its_leaves():
     capacity, n = 16_384, 50
     random = np.random.default_rng(0)
     levels = filled(capacity, 1, random.random((1, capacity)))
-    env, valid = np.zeros(n, np.int32), np.ones(n, bool)
+    valid = np.ones(n, bool)
     for _ in range(400):  # 20,000 leaves in all
         leaf = random.integers(0, capacity, n).astype(np.int32)
-        levels = SET(levels, env, leaf, random.random(n).astype(np.float32), valid)
+        levels = SET(levels, leaf, random.random(n).astype(np.float32), valid)
     total = np.asarray(levels[0], np.float64).sum()
     np.testing.assert_allclose(levels[-1].sum(), total, rtol=1e-6)
 

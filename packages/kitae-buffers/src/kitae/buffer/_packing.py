@@ -5,6 +5,7 @@ of every compiled call. Side by side in one array, they cost one of each togethe
 The functions take a single row: batches of rows go through `jax.vmap`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,17 +104,30 @@ def pack(row: Any, layout: Layout) -> PackedRows:
 
 def unpack(packed: PackedRows) -> Any:
     """Returns the one row that was packed, as it was."""
-    specs, words, start = packed.layout.leaves, packed.words, 0
-    found: dict[int | None, Any] = {None: iter(packed.large)}
+    small = small_leaves(packed.layout, packed.words)
+    return assembled(packed.layout, small, packed.large)
+
+
+def small_leaves(layout: Layout, words: jax.Array | None) -> list[jax.Array]:
+    """Unpacks the small leaves of one row, in the order of the row."""
+    found, start = {}, 0
     for n_bits, carrier in CARRIERS.items():
-        ends = np.cumsum([x.size for x in specs if packed_bits(x) == n_bits], dtype=int)
-        if words is None or not ends.size:
+        sizes = [x.size for x in layout.leaves if packed_bits(x) == n_bits]
+        if words is None or not sizes:
             continue
+        ends = np.cumsum(sizes)
         end = start - int(-ends[-1] * n_bits // 32)
         bits = bitcast_convert_type(words[start:end], carrier).reshape(-1)
         found[n_bits], start = iter(jnp.split(bits, ends)), end
-    leaves = [from_bits(next(found[packed_bits(x)]), x) for x in specs]
-    return jax.tree.unflatten(packed.layout.treedef, leaves)
+    small = [x for x in layout.leaves if packed_bits(x) is not None]
+    return [from_bits(next(found[packed_bits(x)]), x) for x in small]
+
+
+def assembled(layout: Layout, small: Iterable[Any], large: Iterable[Any]) -> Any:
+    """Makes rows of their leaves, each kind in the order of the row."""
+    small, large = iter(small), iter(large)
+    leaves = [next(large if packed_bits(x) is None else small) for x in layout.leaves]
+    return jax.tree.unflatten(layout.treedef, leaves)
 
 
 def packed_bits(leaf: Any) -> int | None:
@@ -140,7 +154,7 @@ def to_bits(leaf: jax.Array, carrier: Any) -> jax.Array:
 
 
 def from_bits(bits: jax.Array, spec: jax.ShapeDtypeStruct) -> jax.Array:
-    """Undoes `to_bits`; a leaf that was not packed passes through."""
+    """Undoes `to_bits`."""
     if spec.dtype == bool:
         bits = bits.astype(bool)
     elif bits.dtype != spec.dtype:

@@ -7,13 +7,17 @@ import jax.numpy as jnp
 
 from kitae.buffer._checks import check_spec
 from kitae.buffer._ring import ReplayState
-from kitae.buffer._tree import Priorities, draw_leaves, set_larger, set_leaves
+from kitae.buffer._rows import by_parts
+from kitae.buffer._tree import Priorities, draw_leaves, set_leaves
 
 # Added to every priority, so that a row with no error is not lost for good.
 SMALLEST = 1e-6
 
 # Larger priorities count as this much: any number of rows has a finite sum.
 LARGEST = 1e20
+
+# One kernel makes leaves of so many errors at a time.
+FEW_ERRORS = 8
 
 
 def draw_by_priority(
@@ -49,15 +53,26 @@ def with_places(
         valid: `[n_envs, n]` bool, anything is to be done at all.
     """
     priorities = priorities_of(state)
-    env = jnp.broadcast_to(jnp.arange(time.shape[0])[:, None], time.shape)
+    n_envs = time.shape[0]
+    index = time * n_envs + jnp.arange(n_envs)[:, None]
     value = jnp.where(drawn, priorities.largest[:, None], 0)
-    flat = [x.reshape(-1) for x in (env, time, value, valid)]
+    flat = [x.reshape(-1) for x in (index, value, valid)]
     levels = set_leaves(priorities.levels, *flat)
     return state._replace(priorities=priorities._replace(levels=levels))
 
 
 def priorities_updater(exponent: float) -> Callable[..., ReplayState]:
     """Makes `update_priorities`; see `kitae.buffer.prioritised_replay`."""
+
+    def leaves_of(
+        leaves: jax.Array, rows: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        place, errors = rows[0].astype(jnp.uint32), rows[1]
+        n_envs = leaves.shape[0]
+        before = leaves[place % n_envs, place // n_envs]
+        value = (jnp.minimum(jnp.abs(errors), LARGEST) + SMALLEST) ** exponent
+        # A place of priority 0 is empty, and stays so.
+        return value, jnp.isfinite(errors) & (before > 0)
 
     def update_priorities(
         state: ReplayState, index: jax.Array, priorities: jax.Array
@@ -66,15 +81,10 @@ def priorities_updater(exponent: float) -> Callable[..., ReplayState]:
         check_spec("index", index, (index.size,), jnp.int32)
         check_spec("priorities", errors, index.shape, jnp.float32)
         levels, largest = priorities_of(state)
-        n_envs = state.size.size
-        env, time = index % n_envs, index // n_envs
-        before = levels[0][env, time]
-        value = (jnp.minimum(jnp.abs(errors), LARGEST) + SMALLEST) ** exponent
-        # A place of priority 0 is empty, and stays so.
-        valid = jnp.isfinite(errors) & (before > 0)
+        value, valid = by_parts(leaves_of, FEW_ERRORS, levels[0], (index, errors))
         return state._replace(
             priorities=Priorities(
-                levels=set_larger(levels, env, time, value, valid),
+                levels=set_leaves(levels, index, value, valid),
                 largest=jnp.maximum(largest, jnp.max(jnp.where(valid, value, 0))),
             )
         )

@@ -10,14 +10,24 @@ import math
 import jax
 import jax.numpy as jnp
 
+from kitae.buffer._rows import by_parts
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 # A float's exponent for `[1, 2)`, and how many of its bits are others.
 ONE, N_OTHERS = 0x3F800000, 9
 
 
-def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws the uint32 numbers that `jax.random.bits(key, shape)` draws."""
+def random_bits(
+    key: jax.Array, shape: tuple[int, ...], part: int | None = None
+) -> jax.Array:
+    """Draws the uint32 numbers that `jax.random.bits(key, shape)` draws.
+
+    Args:
+        key: A random key.
+        shape: Of the numbers.
+        part: How many at a time; see `by_parts`. Default: all.
+    """
     n = math.prod(shape)
     if not (
         jax.default_backend() == "cpu"
@@ -26,8 +36,12 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         and n < 2**32
     ):
         return jax.random.bits(key, shape, jnp.uint32)
-    words = jax.random.key_data(key)
-    count = jax.lax.iota(jnp.uint32, n).reshape(shape)
+    count = jax.lax.iota(jnp.uint32, n)
+    return by_parts(bits_of, part or n, jax.random.key_data(key), count).reshape(shape)
+
+
+def bits_of(words: jax.Array, count: jax.Array) -> jax.Array:
+    """Hashes numbers from 0 on by the two words of a key."""
     high, low = threefry(words[0], words[1], jnp.zeros_like(count), count)
     return high ^ low
 

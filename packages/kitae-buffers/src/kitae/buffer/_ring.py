@@ -28,9 +28,12 @@ from kitae.buffer._frames import (
     push_frames,
     stacks_at,
 )
-from kitae.buffer._packing import PackedRows, layout_of, pack, unpack
-from kitae.buffer._rows import flat, rows_at, with_rows
+from kitae.buffer._packing import PackedRows, assembled, layout_of, pack, small_leaves
+from kitae.buffer._rows import by_parts, rows_at, with_rows
 from kitae.buffer._tree import Priorities
+
+# One kernel reads so many rows at a time: their memory is waited for together.
+FEW_READS = 8
 
 
 class ReplayState(NamedTuple):
@@ -260,8 +263,17 @@ def nth_oldest(
 
 def stored_at(data: PackedRows, index: jax.Array) -> Any:
     """Gathers and unpacks the rows at `index` `[n]`, `time * n_envs + env`."""
-    drawn = jax.tree.map(lambda column: rows_at(flat(column), index), data)
-    return jax.vmap(unpack)(drawn)
+
+    def unpacked(_: Any, words: jax.Array) -> list[jax.Array]:
+        return jax.vmap(partial(small_leaves, data.layout))(words)
+
+    small = []
+    if data.words is not None:
+        part = FEW_READS if len(data.words) > 1 else index.size
+        words = by_parts(rows_at, part, data.words, index)
+        small = by_parts(unpacked, 1, (), words)
+    large = [rows_at(column, index) for column in data.large]
+    return assembled(data.layout, small, large)
 
 
 def with_frames(

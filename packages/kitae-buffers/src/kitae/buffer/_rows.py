@@ -1,8 +1,11 @@
-"""Reading and writing a few rows of a long array.
+"""Work on a few rows that XLA's CPU backend is asked to do in one go.
 
-XLA's CPU backend splits a gather or a scatter among threads if the array they go to is
-long, however little they move: waking a thread takes longer than to move a batch of
-transitions. So these are loops there, which it compiles to one kernel each.
+It splits a gather or a scatter among threads if the array they go to is long, however
+little they move: waking a thread takes longer than to move a batch of transitions. It
+makes a kernel of every few operations. And a program of a thousand operations or more
+it runs in a thread of its own, for which the caller waits; of a loop it counts the body
+once. So what is done with few rows is a loop there, and each loop one kernel: a sample
+of a uniform replay has fewer than a thousand operations then.
 """
 
 from collections.abc import Callable
@@ -11,17 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
+from jax.lax import (
+    dynamic_slice,
+    dynamic_slice_in_dim,
+    dynamic_update_slice,
+    dynamic_update_slice_in_dim,
+    fori_loop,
+)
 
-# Bytes that XLA gives a thread: it splits what goes to an array of twice as many, and
-# is right where as many are moved.
-MAX_BYTES = 2**18
-
-
-def rows_at(column: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns `column[index]`, `[n, ...]`, for `index` `[n]` in range."""
-    read = read_one_by_one if are_few(index.size, column) else read_at_once
-    return read(column, index)
+# Rows, and bytes of them, that one thread moves faster than two. XLA gives a thread so
+# many bytes: it splits what goes to an array of twice as many.
+MAX_ROWS, MAX_BYTES = 1_024, 2**18
 
 
 def with_rows(
@@ -31,29 +34,22 @@ def with_rows(
     which = () if valid is None else (valid,)
 
     def written(column: jax.Array, row: jax.Array) -> jax.Array:
-        words = flat(column)
-        if not are_few(time.size, words):
-            return write_at_once(column, time, row, *which)
-        return write_one_by_one(words, time, row, *which).reshape(column.shape)
+        few = are_packed(row) and len(column) > 1
+        write = write_one_by_one if few else write_at_once
+        return write(column, time, row, *which)
 
     return jax.tree.map(written, data, rows)
 
 
-def flat(column: jax.Array) -> jax.Array:
-    """Makes one axis of the first two."""
-    return column.reshape(-1, *column.shape[2:])
+def are_packed(rows: jax.Array) -> bool:
+    """Whether these are few rows of packed words."""
+    words = rows.ndim == 2 and rows.dtype == jnp.uint32
+    return words and are_few(len(rows), rows.nbytes)
 
 
-def are_few(n: int, rows: jax.Array) -> bool:
-    """Whether `n` of many `rows` are packed words that one thread moves faster.
-
-    One row is a slice, and no gather.
-    """
-    if n == 1 or not is_one_cpu():
-        return False
-    packed = rows.ndim == 2 and rows.dtype == jnp.uint32
-    split = 4 * rows.size >= 2 * MAX_BYTES
-    return packed and split and 4 * n * rows.shape[1] <= MAX_BYTES
+def are_few(n: int, n_bytes: int = 0) -> bool:
+    """Whether one CPU device is better off to go through `n` rows one by one."""
+    return is_one_cpu() and n <= MAX_ROWS and n_bytes <= MAX_BYTES
 
 
 def is_one_cpu() -> bool:
@@ -64,9 +60,12 @@ def is_one_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def read_at_once(column: jax.Array, index: jax.Array) -> jax.Array:
-    """Reads rows as XLA does it."""
-    return column.at[index].get(mode="promise_in_bounds")
+def rows_at(column: jax.Array, index: jax.Array) -> jax.Array:
+    """Reads rows at `index` `[n]`, `time * n_envs + env`, in range: `[n, ...]`."""
+    # What may be negative takes several times as many operations to look up.
+    index, n_envs = index.astype(jnp.uint32), column.shape[1]
+    places = column.at[index // n_envs, index % n_envs]
+    return places.get(mode="promise_in_bounds")
 
 
 def write_at_once(
@@ -83,7 +82,9 @@ def write_at_once(
 def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
     """Has XLA's CPU backend compile `loop` to one kernel, but `many` if it is vmapped.
 
-    A version that does not know the request compiles the loop as any other.
+    A version that does not know the request compiles the loop as any other. One that
+    does ends the process where a kernel has no use for one of its arguments: such as an
+    index to the only row there is.
     """
 
     # By this name a loop that is split in parts knows it: see kitae.base.bulk.KERNEL.
@@ -100,44 +101,57 @@ def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
 
     @call.def_vmap
     def of_many(axis_size: int, in_batched: list[bool], *args: Any) -> Any:
-        axes = [0 if batched else None for batched in in_batched]
-        return jax.vmap(many, in_axes=axes, axis_size=axis_size)(*args), True
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+        outs = jax.vmap(many, in_axes=axes, axis_size=axis_size)(*args)
+        return outs, jax.tree.map(lambda _: True, outs)
 
     return call
 
 
-def read_loop(words: jax.Array, index: jax.Array) -> jax.Array:
-    """Reads one row after the other."""
+def by_parts(f: Callable[[Any, Any], Any], part: int, whole: Any, rows: Any) -> Any:
+    """Returns `f(whole, rows)`, taking `part` of few rows at a time.
 
-    def read(i: jax.Array, rows: jax.Array) -> jax.Array:
-        row = dynamic_index_in_dim(words, index[i], keepdims=False)
-        return dynamic_update_index_in_dim(rows, row, i, 0)
+    Args:
+        f: Gives of rows, leaves `[n, ...]`, as many, each whatever the others are.
+        part: At least 1.
+        whole: Arrays.
+        rows: Leaves `[n, ...]`.
+    """
+    n, outs = len(jax.tree.leaves(rows)[0]), jax.eval_shape(f, whole, rows)
+    n_bytes = sum(out.size * out.dtype.itemsize for out in jax.tree.leaves(outs))
+    if n <= part or not are_few(n, n_bytes):
+        return f(whole, rows)
 
-    rows = jnp.zeros((index.size, words.shape[1]), words.dtype)
-    return jax.lax.fori_loop(0, index.size, read, rows)
+    def loop(whole: Any, rows: Any) -> Any:
+        def step(i: jax.Array, outs: Any) -> Any:
+            # The last part begins early enough to be as long as the others.
+            first = jnp.minimum(i * part, n - part)
+            some = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, part), rows)
+            return jax.tree.map(
+                lambda out, x: dynamic_update_slice_in_dim(out, x, first, 0),
+                outs,
+                f(whole, some),
+            )
+
+        empty = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), outs)
+        return fori_loop(jnp.uint32(0), jnp.uint32(-(-n // part)), step, empty)
+
+    return as_one_kernel(loop, f)(whole, rows)
 
 
 def write_loop(
     words: jax.Array, time: jax.Array, rows: jax.Array, valid: jax.Array | None = None
 ) -> jax.Array:
-    """Writes one row after the other; `words` has one axis of the first two."""
+    """Writes one row after the other."""
 
     def write(env: jax.Array, words: jax.Array) -> jax.Array:
-        row, index = rows[env], time[env] * time.size + env
+        row, place = rows[env][None, None], (time[env], env, jnp.int32(0))
         if valid is not None:
             # What is not to be written is written as it is.
-            old = dynamic_index_in_dim(words, index, keepdims=False)
-            row = jnp.where(valid[env], row, old)
-        return dynamic_update_index_in_dim(words, row, index, 0)
+            row = jnp.where(valid[env], row, dynamic_slice(words, place, row.shape))
+        return dynamic_update_slice(words, row, place)
 
-    return jax.lax.fori_loop(0, time.size, write, words)
-
-
-def write_many(words: jax.Array, time: jax.Array, rows: jax.Array, *which: Any) -> Any:
-    """Does as `write_loop`, in a program that is vmapped."""
-    column = words.reshape(-1, time.size, words.shape[-1])
-    return flat(write_at_once(column, time, rows, *which))
+    return fori_loop(0, time.size, write, words)
 
 
-read_one_by_one = as_one_kernel(read_loop, read_at_once)
-write_one_by_one = as_one_kernel(write_loop, write_many)
+write_one_by_one = as_one_kernel(write_loop, write_at_once)

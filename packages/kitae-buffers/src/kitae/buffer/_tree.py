@@ -5,13 +5,16 @@ above are added up anew, never corrected by a difference, so that errors of roun
 do not pile up. Environments stay apart up to their roots: they are an axis.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.lax import dynamic_slice, dynamic_update_slice, fori_loop
 
 from kitae.buffer._random import random_uniform
-from kitae.buffer._rows import is_one_cpu
+from kitae.buffer._rows import are_few, as_one_kernel, is_one_cpu
 
 # Of 4, 8, 16 and 32 the fastest on a CPU, for adding and drawing together.
 FAN_OUT = 8
@@ -51,54 +54,94 @@ def children(level: jax.Array, env: jax.Array, node: jax.Array) -> jax.Array:
     return level.reshape(-1, FAN_OUT)[env * n_nodes + node]
 
 
+def summed_up(children: jax.Array) -> jax.Array:
+    """Adds up `[n, FAN_OUT]` children, in their order: to the same bits everywhere."""
+    return functools.reduce(jnp.add, jnp.unstack(children, axis=1))
+
+
 def set_leaves(
     levels: tuple[jax.Array, ...],
-    env: jax.Array,
-    leaf: jax.Array,
+    index: jax.Array,
     value: jax.Array,
     valid: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """Writes leaves and adds up what is above them.
 
+    Of a leaf given twice the larger value is kept, whatever the order of writing is: so
+    the result is the same on every device.
+
     Args:
         levels: The tree.
-        env: `[n]` int32.
-        leaf: `[n]` int32, in range. One that is given twice has the same value twice.
+        index: `[n]` int32, `leaf * n_envs + env`, in range.
         value: `[n]` float32, at least 0.
         valid: `[n]` bool, which of them to write.
     """
-    place = jnp.where(valid, leaf, levels[0].shape[1])  # past the end: dropped
-    leaves = levels[0].at[env, place].set(value, mode="drop")
-    return added_up((leaves, *levels[1:]), env, leaf)
+    write = write_one_by_one if are_few(index.size) else write_at_once
+    return write(levels, index, value, valid)
 
 
-def set_larger(
+def write_loop(
     levels: tuple[jax.Array, ...],
-    env: jax.Array,
-    leaf: jax.Array,
+    index: jax.Array,
     value: jax.Array,
     valid: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Does as `set_leaves`, but of a leaf given twice keeps the larger value.
+    """Writes one leaf after the other."""
+    n_envs = levels[0].shape[0]
 
-    Whatever the order of writing is: so the result is the same on every device.
-    """
-    place = jnp.where(valid, leaf, levels[0].shape[1])
-    leaves = levels[0].at[env, place].set(0.0, mode="drop")
-    leaves = leaves.at[env, place].max(value, mode="drop")
-    return added_up((leaves, *levels[1:]), env, leaf)
+    def place_of(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # What may be negative takes several times as many operations to look up.
+        place = index[i].astype(jnp.uint32)
+        return place % n_envs, place // n_envs
+
+    def write(leaves: jax.Array, i: jax.Array, change: Callable[..., Any]) -> jax.Array:
+        place = place_of(i)
+        old = dynamic_slice(leaves, place, (1, 1))
+        new = jnp.where(valid[i], change(old, value[i]), old)
+        return dynamic_update_slice(leaves, new, place)
+
+    def empty(i: jax.Array, leaves: jax.Array) -> jax.Array:
+        return write(leaves, i, lambda old, _: jnp.zeros_like(old))
+
+    def fill(i: jax.Array, leaves: jax.Array) -> jax.Array:
+        return write(leaves, i, jnp.maximum)
+
+    def add_up(i: jax.Array, levels: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        env, node = place_of(i)
+        summed = [levels[0]]
+        for level in levels[1:]:
+            node = node // FAN_OUT
+            below = dynamic_slice(summed[-1], (env, node * FAN_OUT), (1, FAN_OUT))
+            total = summed_up(below)[:, None]
+            summed.append(dynamic_update_slice(level, total, (env, node)))
+        return tuple(summed)
+
+    first, end = jnp.uint32(0), jnp.uint32(index.size)
+    leaves = fori_loop(first, end, empty, levels[0])
+    leaves = fori_loop(first, end, fill, leaves)
+    return fori_loop(first, end, add_up, (leaves, *levels[1:]))
 
 
-def added_up(
-    levels: tuple[jax.Array, ...], env: jax.Array, leaf: jax.Array
+def write_at_once(
+    levels: tuple[jax.Array, ...],
+    index: jax.Array,
+    value: jax.Array,
+    valid: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Adds up the nodes above leaves `[n]`; those above no changed leaf stay alike."""
-    summed, node = [levels[0]], leaf
+    """Writes all leaves, then all nodes of a level."""
+    n_envs, width = levels[0].shape
+    env, node = index % n_envs, index // n_envs
+    place = jnp.where(valid, node, width)  # past the end: dropped
+    leaves = levels[0].at[env, place].set(0.0, mode="drop")
+    summed = [leaves.at[env, place].max(value, mode="drop")]
     for level in levels[1:]:
         node = node // FAN_OUT
-        total = jnp.sum(children(summed[-1], env, node), axis=1)
+        total = summed_up(children(summed[-1], env, node))
         summed.append(level.at[env, node].set(total))
     return tuple(summed)
+
+
+write_one_by_one = as_one_kernel(write_loop, write_at_once)
 
 
 def draw_leaves(

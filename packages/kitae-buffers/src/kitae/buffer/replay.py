@@ -29,9 +29,13 @@ from kitae.buffer._ring import (
     stored_at,
     with_frames,
 )
+from kitae.buffer._rows import by_parts
 
 # Of more, sums over them cost more than to look up one.
 FEW_ENVS = 32
+# One kernel makes so many indices at a time; a sample has too many operations for the
+# caller's thread, if more.
+FEW_DRAWS = 4
 
 
 class Replay(NamedTuple):
@@ -114,13 +118,17 @@ def stored_rows(state: ReplayState) -> Any:
 
 
 def draw_below(key: jax.Array, bound: jax.Array, n: int) -> jax.Array:
-    """Draws `n` int32 in `[0, bound)`, each nearly equally likely.
+    """Draws `n` int32 in `[0, bound)`, each nearly equally likely."""
+    return scaled(random_bits(key, (n,)), bound)
+
+
+def scaled(bits: jax.Array, bound: jax.Array) -> jax.Array:
+    """Makes of random bits `[n]` int32 in `[0, bound)`, each nearly equally likely.
 
     The upper half of `bits * bound` (Lemire, 2019) needs no division by a bound that
     changes, as `jax.random.randint` does, which costs more than the rest of a sample.
     The likelihoods differ by at most `bound / 2**32`, relatively: 0.02 % at a million.
     """
-    bits = random_bits(key, (n,))
     bound = bound.astype(jnp.uint32)
     low, high = bits & 0xFFFF, bits >> 16
     bound_low, bound_high = bound & 0xFFFF, bound >> 16
@@ -157,14 +165,30 @@ def draw_held(ring: Ring, state: ReplayState, key: jax.Array, n: int) -> jax.Arr
     if ring.n_envs > FEW_ENVS:
         env, time = draw_rows(key, state.size, n)
         return time * ring.n_envs + env
-    # One sum tells both which environment a rank is of and which of its rows: each
-    # environment before it takes its rows off, and goes one place on. What overflows
-    # in between comes back. A program by itself takes a third of the time so.
-    last = jnp.cumsum(state.size)
-    rank = draw_below(key, last[-1], n)
+    bits = random_bits(key, (n,), FEW_DRAWS)
+    last = jax.lax.associative_scan(jnp.add, state.size)
+    return by_parts(held_at, FEW_DRAWS, (state.size, last), bits)
+
+
+def held_at(counts: tuple[jax.Array, jax.Array], bits: jax.Array) -> jax.Array:
+    """Tells by random bits `[n]` one of the rows held for each, all alike.
+
+    One sum tells both which environment a rank is of and which of its rows: each
+    environment before it takes its rows off, and goes one place on. What overflows in
+    between comes back. A program by itself takes a third of the time so.
+
+    Args:
+        counts: `[n_envs]` int32, the rows of each environment, and of all up to it.
+        bits: uint32.
+
+    Returns:
+        `[n]` int32, `time * n_envs + env`.
+    """
+    size, last = counts
+    rank = scaled(bits, last[-1])
     passed = last[None, :] <= rank[:, None]
-    shifts = jnp.where(passed, 1 - state.size * ring.n_envs, 0)
-    return rank * ring.n_envs + jnp.sum(shifts, axis=1)
+    shifts = jnp.where(passed, 1 - size * size.size, 0)
+    return rank * size.size + jnp.sum(shifts, axis=1)
 
 
 def uniform_replay(
