@@ -26,7 +26,7 @@ def random_bits(
     Args:
         key: A random key.
         shape: Of the numbers.
-        part: How many at a time; see `by_parts`. Default: all.
+        part: How many at a time; see `by_parts`.
     """
     n = math.prod(shape)
     if not (
@@ -37,7 +37,7 @@ def random_bits(
     ):
         return jax.random.bits(key, shape, jnp.uint32)
     count = jax.lax.iota(jnp.uint32, n)
-    return by_parts(bits_of, part or n, jax.random.key_data(key), count).reshape(shape)
+    return by_parts(bits_of, part, jax.random.key_data(key), count).reshape(shape)
 
 
 def bits_of(words: jax.Array, count: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ from kitae.buffer._frames import (
     stacks_at,
 )
 from kitae.buffer._packing import PackedRows, assembled, layout_of, pack, small_leaves
-from kitae.buffer._rows import by_parts, rows_at, with_rows
+from kitae.buffer._rows import are_long, by_parts, rows_at, with_rows
 from kitae.buffer._tree import Priorities
 
 # One kernel reads so many rows at a time: their memory is waited for together.
@@ -269,9 +269,9 @@ def stored_at(data: PackedRows, index: jax.Array) -> Any:
 
     small = []
     if data.words is not None:
-        part = FEW_READS if len(data.words) > 1 else index.size
-        words = by_parts(rows_at, part, data.words, index)
-        small = by_parts(unpacked, 1, (), words)
+        read, unpack = (FEW_READS, 1) if are_long(data.words) else (None, None)
+        words = by_parts(rows_at, read, data.words, index)
+        small = by_parts(unpacked, unpack, (), words)
     large = [rows_at(column, index) for column in data.large]
     return assembled(data.layout, small, large)
 

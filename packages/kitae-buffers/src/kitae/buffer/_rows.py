@@ -34,17 +34,17 @@ def with_rows(
     which = () if valid is None else (valid,)
 
     def written(column: jax.Array, row: jax.Array) -> jax.Array:
-        few = are_packed(row) and len(column) > 1
+        few = are_long(column) and are_few(len(row), row.nbytes)
         write = write_one_by_one if few else write_at_once
         return write(column, time, row, *which)
 
     return jax.tree.map(written, data, rows)
 
 
-def are_packed(rows: jax.Array) -> bool:
-    """Whether these are few rows of packed words."""
-    words = rows.ndim == 2 and rows.dtype == jnp.uint32
-    return words and are_few(len(rows), rows.nbytes)
+def are_long(words: jax.Array) -> bool:
+    """Whether these are packed rows, and so many that XLA shares work among threads."""
+    packed = words.ndim == 3 and words.dtype == jnp.uint32
+    return packed and 4 * words.size >= 2 * MAX_BYTES and len(words) > 1
 
 
 def are_few(n: int, n_bytes: int = 0) -> bool:
@@ -108,18 +108,20 @@ def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
     return call
 
 
-def by_parts(f: Callable[[Any, Any], Any], part: int, whole: Any, rows: Any) -> Any:
+def by_parts(
+    f: Callable[[Any, Any], Any], part: int | None, whole: Any, rows: Any
+) -> Any:
     """Returns `f(whole, rows)`, taking `part` of few rows at a time.
 
     Args:
         f: Gives of rows, leaves `[n, ...]`, as many, each whatever the others are.
-        part: At least 1.
+        part: At least 1; None for all rows at once.
         whole: Arrays.
         rows: Leaves `[n, ...]`.
     """
     n, outs = len(jax.tree.leaves(rows)[0]), jax.eval_shape(f, whole, rows)
     n_bytes = sum(out.size * out.dtype.itemsize for out in jax.tree.leaves(outs))
-    if n <= part or not are_few(n, n_bytes):
+    if part is None or n <= part or not are_few(n, n_bytes):
         return f(whole, rows)
 
     def loop(whole: Any, rows: Any) -> Any:

@@ -29,7 +29,7 @@ from kitae.buffer._ring import (
     stored_at,
     with_frames,
 )
-from kitae.buffer._rows import by_parts
+from kitae.buffer._rows import are_long, by_parts
 
 # Of more, sums over them cost more than to look up one.
 FEW_ENVS = 32
@@ -165,9 +165,11 @@ def draw_held(ring: Ring, state: ReplayState, key: jax.Array, n: int) -> jax.Arr
     if ring.n_envs > FEW_ENVS:
         env, time = draw_rows(key, state.size, n)
         return time * ring.n_envs + env
-    bits = random_bits(key, (n,), FEW_DRAWS)
+    words = state.data.words
+    part = FEW_DRAWS if words is not None and are_long(words) else None
+    bits = random_bits(key, (n,), part)
     last = jax.lax.associative_scan(jnp.add, state.size)
-    return by_parts(held_at, FEW_DRAWS, (state.size, last), bits)
+    return by_parts(held_at, part, (state.size, last), bits)
 
 
 def held_at(counts: tuple[jax.Array, jax.Array], bits: jax.Array) -> jax.Array:
