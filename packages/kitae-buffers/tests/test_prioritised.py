@@ -91,6 +91,14 @@ def test_an_empty_place_cannot_be_given_a_priority():
     assert state.priorities.largest.tolist() == [1.0] * N_ENVS
 
 
+@pytest.mark.parametrize("place", [-1, -(2**31), 10**6, 2**31 - 1])
+def test_a_place_that_there_is_not_changes_nothing(place):
+    replay, state = filled(n_times=8, capacity=8)
+    index = np.full(2, place, np.int32)
+    changed = replay.update_priorities(state, index, np.full(2, 9.0, np.float32))
+    jax.tree.map(np.testing.assert_array_equal, changed, state)
+
+
 def test_exponent_zero_draws_all_alike():
     replay, state = filled(exponent=0.0)
     index = np.arange(6, dtype=np.int32)

@@ -69,9 +69,10 @@ def priorities_updater(exponent: float) -> Callable[..., ReplayState]:
     ) -> tuple[jax.Array, jax.Array]:
         place, errors = rows[0].astype(jnp.uint32), rows[1]
         n_envs = leaves.shape[0]
-        before = leaves[place % n_envs, place // n_envs]
+        places = leaves.at[place % n_envs, place // n_envs]
+        before = places.get(mode="fill", fill_value=0)
         value = (jnp.minimum(jnp.abs(errors), LARGEST) + SMALLEST) ** exponent
-        # A place of priority 0 is empty, and stays so.
+        # A place of priority 0 is empty, and stays so; as is one that there is not.
         return value, jnp.isfinite(errors) & (before > 0)
 
     def update_priorities(

@@ -99,7 +99,7 @@ def prioritised_replay(
         (`[n]` int32, of a sample) to `priorities` (`[n]` float32, absolute errors; a
         sign is dropped). What is kept is (priority + 1e-6)^α. Of an index given twice,
         the larger priority counts. A priority that is not finite changes nothing, nor
-        does one of a row no longer held.
+        does one of a row no longer held or an index out of range.
 
     Raises:
         ValueError: An argument is out of range; in `init`, the example lacks what
