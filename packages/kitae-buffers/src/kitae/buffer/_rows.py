@@ -44,7 +44,7 @@ def with_rows(
 def are_long(words: jax.Array) -> bool:
     """Whether these are packed rows, and so many that XLA shares work among threads."""
     packed = words.ndim == 3 and words.dtype == jnp.uint32
-    return packed and 4 * words.size >= 2 * MAX_BYTES and len(words) > 1
+    return packed and words.nbytes >= 2 * MAX_BYTES and len(words) > 1
 
 
 def are_few(n: int, n_bytes: int = 0) -> bool:
@@ -119,9 +119,12 @@ def by_parts(
         whole: Arrays.
         rows: Leaves `[n, ...]`.
     """
-    n, outs = len(jax.tree.leaves(rows)[0]), jax.eval_shape(f, whole, rows)
+    n = len(jax.tree.leaves(rows)[0])
+    if part is None or n <= part or not are_few(n):
+        return f(whole, rows)
+    outs = jax.eval_shape(f, whole, rows)
     n_bytes = sum(out.size * out.dtype.itemsize for out in jax.tree.leaves(outs))
-    if part is None or n <= part or not are_few(n, n_bytes):
+    if not are_few(n, n_bytes):
         return f(whole, rows)
 
     def loop(whole: Any, rows: Any) -> Any:
