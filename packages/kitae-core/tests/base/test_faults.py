@@ -394,7 +394,7 @@ def test_a_run_is_loaded_to_be_evaluated_and_to_go_on(world):
 
     loaded.train(world.count_envs(), 40)
     agent.train(world.count_envs(), 40)
-    assert loaded.run_dir == agent.run_dir == Path("runs/run")
+    assert loaded.run_dir == agent.run_dir == Path("runs/run").absolute()
     for a, b in zip(
         jax.tree.leaves((loaded.state, loaded.memory)),
         jax.tree.leaves((agent.state, agent.memory)),

@@ -29,7 +29,7 @@ def test_a_run_is_a_directory(world, tmp_path):
     env = world.count_envs()
     agent = world.make_agent(env, "first", n_env_steps=60, log_frequency=20)
     history = agent.train(env, 60)
-    assert agent.run_dir == Path("runs/first")
+    assert agent.run_dir == Path("runs/first").absolute()
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     names = sorted(p.name for p in agent.run_dir.iterdir())
     files = ["checkpoints", "config.json", "episodes.csv", "metrics.csv", "system.json"]
@@ -72,7 +72,7 @@ def test_a_second_run_of_one_name_gets_a_directory_of_its_own(world):
         env = world.count_envs()
         agent = world.make_agent(env, "again")
         agent.train(env, 20)
-        assert agent.run_dir == Path("runs", expected)
+        assert agent.run_dir == Path("runs", expected).absolute()
 
 
 def test_videos_and_metrics_of_a_run_share_its_directory(world):
@@ -245,7 +245,7 @@ def test_an_agent_resumes_its_own_run(world):
     second = world.make_agent(env)
     second.train(env, 60)
     second.resume(env, 80)
-    assert second.run_dir == Path("runs/run-2")
+    assert second.run_dir == Path("runs/run-2").absolute()
     assert second.step == 80
 
 

@@ -5,7 +5,7 @@ from kitae.base.interfaces import AlgoType, IActor, IAgent, IBuffer
 from kitae.base.off_policy import OffPolicyAgent
 from kitae.base.on_policy import OnPolicyAgent
 from kitae.base.statistics import History
-from kitae.base.trackers import TensorBoard, Tracker, WandB
+from kitae.base.trackers import StopTraining, TensorBoard, Tracker, WandB
 
 __all__ = [
     "AlgoType",
@@ -16,6 +16,7 @@ __all__ = [
     "IBuffer",
     "OffPolicyAgent",
     "OnPolicyAgent",
+    "StopTraining",
     "TensorBoard",
     "Tracker",
     "WandB",

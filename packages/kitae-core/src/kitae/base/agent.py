@@ -27,6 +27,7 @@ from kitae.base.multi_agent import by_name, default_names, over_agents
 from kitae.base.programs import Programs
 from kitae.base.pytrees import n_bytes, owned
 from kitae.base.rows import checked_experience_type, row_spec, rows_of
+from kitae.base.run import Run
 from kitae.base.run_dir import locked, new_run_dir, only_begun, runs_root
 from kitae.base.seeding import Stream, stream_key
 from kitae.base.seeds import SeedRun, train_seeds
@@ -40,8 +41,8 @@ from kitae.config.run_name import checked_run_name
 from kitae.config.schedule import held_rows
 from kitae.config.serial import config_from_json
 from kitae.envs import HostStep
-from kitae.envs.checks import checked_observation
 from kitae.envs.functional import as_jax_env
+from kitae.envs.observations import empty_observations
 from kitae.envs.pettingzoo import PettingZooEnvs
 from kitae.types import ExploreFn, Info, Observation, State
 
@@ -107,6 +108,8 @@ class BaseAgent(IAgent):
             )
         self._check_config(config)
         self.run_name = checked_run_name(run_name)
+        # Absolute: an environment may change the working directory.
+        self._runs_root = runs_root()
         self.config = config
         self.experience_type = checked_experience_type(experience_type)
 
@@ -149,6 +152,8 @@ class BaseAgent(IAgent):
         self._unread: checkpoint.Saved | None = None
         self._trackers: list[Tracker] = []
         self._told: dict[str, Any] = {"seconds": 0.0, "info": {}, "score": None}
+        # The call of `train` that is being made.
+        self._run: Run | None = None
         self.step = 0
         self.iteration = 0
         self.updates = 0
@@ -249,8 +254,12 @@ class BaseAgent(IAgent):
 
         Makes `runs/<run_name>/` at the first call (or, where that exists,
         `runs/<run_name>-2/` and so on) with the config, metrics and checkpoints; its
-        path is then `self.run_dir`. The environment is reset first and left open. A
-        second call goes on where the first one ended.
+        path is then `self.run_dir`. `runs/` is in the directory in which the agent was
+        made. The environment is reset first and left open. A second call continues
+        where the first one ended.
+
+        If the training ends with an error, what was trained is saved first if it is
+        sound. A note on the error says where.
 
         Args:
             env: A `gymnasium.vector.VectorEnv` of `n_envs` environments, or, where
@@ -262,8 +271,9 @@ class BaseAgent(IAgent):
             devices: For environments that are JAX functions: over which to split the
                 environments, the replay and the batches. With `jax.distributed`, the
                 devices of all processes, each of which makes this call. Default: one.
-            trackers: Are told each row of the metrics: instances of
-                `kitae.base.Tracker`, or functions of `(env_step, metrics)`. Of several
+            trackers: Get each row of the metrics: instances of `kitae.base.Tracker`, or
+                functions of `(env_step, metrics)`. One that raises
+                `kitae.base.StopTraining` ends the training in order. Of several
                 processes, those of the first.
 
         Returns:
@@ -277,7 +287,7 @@ class BaseAgent(IAgent):
                 environment's process died or hangs.
             MemoryError: The replay does not fit.
             KeyboardInterrupt: Ctrl-C was pressed; what was trained is saved.
-            SystemExit: SIGTERM came; what was trained is saved.
+            SystemExit: SIGTERM or SIGHUP came; what was trained is saved.
         """
         check_int("n_env_steps", n_env_steps, 1)
         trackers = checked_trackers(trackers)
@@ -362,7 +372,7 @@ class BaseAgent(IAgent):
         check_int("n_env_steps", n_env_steps, 1)
         trackers = checked_trackers(trackers)
         meet(self, env)
-        run_dir = self.run_dir or runs_root() / self.run_name
+        run_dir = self.run_dir or self._runs_root / self.run_name
         saved = None
         if self.step or step is not None or not only_begun(run_dir):
             # Another training would remove what is read. Of several processes of this
@@ -405,7 +415,7 @@ class BaseAgent(IAgent):
             >>> agent = DQN.load("runs/first")  # doctest: +SKIP
             >>> agent.evaluate(env, n_episodes=100).mean()  # doctest: +SKIP
         """
-        run_dir = Path(run_dir)
+        run_dir = Path(run_dir).absolute()
         params_type = params_type or cls.params_type
         if params_type is None:
             raise TypeError(
@@ -428,17 +438,21 @@ class BaseAgent(IAgent):
         n_episodes: int,
         *,
         seed: int | None = None,
+        max_episode_steps: int | None = None,
     ) -> np.ndarray:
         """Plays whole episodes with `select_action`, and learns nothing.
 
         Each environment plays its share, so short episodes are not favoured. Training
-        afterwards goes on exactly as it would have without.
+        afterwards continues exactly as it would have without.
 
         Args:
             env: As for `train`; any number of environments.
             n_episodes: At least 1.
             seed: Of the episodes, in `[0, 2**32 - 1]`. Default: drawn from the
                 config's seed, apart from what training uses, and the same at each call.
+            max_episode_steps: Environment steps after which an episode is cut off, at
+                least 1; its return is then that of these steps. None: never. A policy
+                may never end an episode of an environment without a limit.
 
         Returns:
             `[n_episodes]` float64, the undiscounted returns; of several agents the
@@ -450,7 +464,9 @@ class BaseAgent(IAgent):
         check_int("n_episodes", n_episodes, 1)
         if seed is not None:
             check_int("seed", seed, 0, MAX_SEED)
-        return evaluate(self, env, n_episodes, seed)
+        if max_episode_steps is not None:
+            check_int("max_episode_steps", max_episode_steps, 1)
+        return evaluate(self, env, n_episodes, seed, max_episode_steps)
 
     def export(self, folder: str | Path) -> Path:
         """Writes `select_action` and its parameters, to be used without Kitae.
@@ -478,6 +494,8 @@ class BaseAgent(IAgent):
     def save(self) -> Path:
         """Writes a checkpoint of everything to the run's directory.
 
+        A tracker may call it during a training.
+
         Returns:
             The checkpoint's directory, `<run_dir>/checkpoints/<step>`. Of several
             processes that train one agent, the first one writes it.
@@ -485,11 +503,15 @@ class BaseAgent(IAgent):
         Raises:
             FloatingPointError: The agent's state is not finite.
             OSError: It could not be written; an older one of this step still is there.
-            RuntimeError: Another process trains in this directory.
+            RuntimeError: Another process trains in this directory, or another thread
+                trains this agent.
         """
+        if self._run is not None:
+            self._run.save()
+            return checkpoint.path_of(self._own_run_dir(), self.step)
         parts = saving.parts_of(self)
         if jax.process_index() != 0:
-            return runs_root() / self.run_name
+            return self._runs_root / self.run_name
         arrays = saving.host_parts(parts, copy=False)
         run_dir = self._own_run_dir()
         with locked(run_dir):
@@ -645,7 +667,7 @@ class BaseAgent(IAgent):
 
     def _own_run_dir(self) -> Path:
         if self.run_dir is None:
-            self.run_dir = new_run_dir(self.run_name, self.config)
+            self.run_dir = new_run_dir(self._runs_root, self.run_name, self.config)
         return self.run_dir
 
     def _prepare(self) -> None:
@@ -684,8 +706,7 @@ class BaseAgent(IAgent):
         """Rows that do not count, of zeros, and that none of them does."""
         env_cfg = self.config.env_cfg
         space, n_rows = env_cfg.observation_space, env_cfg.n_rows
-        empty = gym.vector.utils.create_empty_array(space, n_rows)
-        observation = checked_observation(empty, space, n_rows, step=0)
+        observation = empty_observations(space, n_rows)
         acted = self._host.act.shapes(
             self.state,
             self.interact_key,

@@ -44,6 +44,11 @@ def host_arrays(tree: Any, *, copy: bool) -> Arrays:
     }
 
 
+def path_of(run_dir: Path, step: int) -> Path:
+    """Returns where the checkpoint of a step is, or would be."""
+    return run_dir / "checkpoints" / str(step)
+
+
 def write(
     run_dir: Path, step: int, parts: dict[str, Arrays], facts: dict[str, Any]
 ) -> Path:

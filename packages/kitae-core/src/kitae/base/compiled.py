@@ -12,6 +12,7 @@ from kitae.base.host import check_n_envs, check_spaces, device_step, meet
 from kitae.base.programs import (
     BAD_ACTION,
     BAD_OBSERVATION,
+    OUTSIDE,
     Carry,
     Programs,
     training_constants,
@@ -21,11 +22,19 @@ from kitae.base.run import running
 from kitae.base.saving import WORLD, World
 from kitae.base.statistics import EpisodeStatistics, History
 from kitae.config.schedule import next_stop
+from kitae.envs.functional import EnvState, JaxVectorEnv
+from kitae.envs.observations import ObservationCheck
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
 
 CHUNK_SECONDS = 0.5
+# Environments whose observations are compared with their bounds, after each chunk.
+LOOKED_AT = 64
+OUTSIDE_ACTION = (
+    "action is outside its space: the agent must bring its actions into the space; for "
+    "indices, often the Q-values are not finite"
+)
 
 
 class Chunk(NamedTuple):
@@ -179,13 +188,17 @@ def train_compiled(
     session = Session(
         agent, programs, agent.state, agent.memory, pending, constants, resumed
     )
+    seen = ObservationCheck(programs.env.single_observation_space)
     with running(agent, statistics, n_env_steps, saved) as run:
-        while agent.step < n_env_steps:
+        while agent.step < n_env_steps and not run.stopped:
             chunk = session.advance(n_env_steps)
+            run.is_sound = False
             take_over(agent, session.carry)
             count(agent, statistics, chunk, chunk.told)
             agent._world = world(session.carry, constants, statistics)
             run.report.after_updates(chunk.infos)
+            run.is_sound = True
+            look_at(session.carry.env, programs.env, seen, agent.iteration)
             if run.after_step(chunk.before):
                 session.saved()
         run.finish()
@@ -230,6 +243,16 @@ def count(
     statistics.record_many(told[:, 0], told[:, 1] % BAD_ACTION > 0, chunk.steps)
 
 
+def look_at(
+    state: EnvState, env: JaxVectorEnv, check: ObservationCheck, iteration: int
+) -> None:
+    """Warns of observations outside the bounds of their space; once in a training."""
+    if jax.process_count() > 1:
+        return  # no process has all of them
+    n = min(env.num_envs, LOOKED_AT)
+    check(env.to_host(jax.tree.map(lambda x: x[:n], state.observation)), n, iteration)
+
+
 def check_outcomes(told: np.ndarray, steps: np.ndarray) -> None:
     """Refuses what an environment must not give, and an agent not choose.
 
@@ -238,12 +261,10 @@ def check_outcomes(told: np.ndarray, steps: np.ndarray) -> None:
     """
     reward, flags = told[:, 0], told[:, 1].astype(np.int64)
     for wrong, message in (
-        (
-            flags & BAD_ACTION > 0,
-            "action is outside its space, often since Q-values are not finite",
-        ),
+        (flags & BAD_ACTION > 0, OUTSIDE_ACTION),
         (~np.isfinite(reward), "reward is not finite"),
         (flags & BAD_OBSERVATION > 0, "observation is not finite"),
+        (flags & OUTSIDE > 0, "observation has an index outside its space"),
     ):
         if wrong.any():
             time_index, env = np.argwhere(wrong)[0]

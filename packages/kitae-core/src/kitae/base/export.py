@@ -23,7 +23,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import jax
 import jax.export
 import numpy as np
@@ -33,7 +32,8 @@ from kitae.base.host import device_step
 from kitae.base.pytrees import addressable, firm
 from kitae.base.tracing import explained
 from kitae.config.spaces import space_to_json
-from kitae.envs.checks import checked_observation, from_start
+from kitae.envs.checks import from_start
+from kitae.envs.observations import empty_observations
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -124,8 +124,7 @@ def _import_safetensors() -> Any:
 def _inputs(agent: "BaseAgent") -> tuple[Any, ...]:
     """Returns what the function takes after the parameters, for one environment."""
     space = agent.config.env_cfg.observation_space
-    empty = gym.vector.utils.create_empty_array(space, 1)
-    inputs = [agent.interact_key, checked_observation(empty, space, 1, step=0)]
+    inputs = [agent.interact_key, empty_observations(space, 1)]
     hidden_state, first = agent._nothing_remembered(1)
     if first is not None:
         inputs += [tuple(jax.tree.leaves(hidden_state)), first]

@@ -239,7 +239,7 @@ def train_on_host(
     with running(agent, statistics, n_env_steps, saved) as run:
         driver = ByLoops(steps, run) if can_loop(agent) else StepByStep(steps, run)
         driver.start(*world)
-        while agent.step < n_env_steps:
+        while agent.step < n_env_steps and not run.stopped:
             before = driver.advance()
             if run.after_step(before) and agent.config.train_cfg.reset_on_save:
                 driver.start(*start())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps, never within one."""
+"""Ctrl-C, SIGTERM and SIGHUP between two steps, never within one."""
 
 import signal
 import threading
@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes when a terminal is closed, and is not known everywhere.
+HELD_BACK = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
 
 
 class Interrupt:
@@ -24,7 +29,8 @@ class Interrupt:
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
-            SystemExit: SIGTERM came; the exit status is the one that shells give, 143.
+            SystemExit: SIGTERM or SIGHUP came; the exit status is the one that shells
+                give, 143 or 129.
         """
         if self.signal is signal.SIGINT:
             raise KeyboardInterrupt
@@ -34,11 +40,13 @@ class Interrupt:
 
 @contextmanager
 def held_back() -> Iterator[Interrupt]:
-    """Holds back Ctrl-C and SIGTERM, for the body to ask after; a second time not.
+    """Holds back signals that end a process, for the body to ask after.
 
     An interrupt between a compiled call, which takes its arguments' memory, and the
-    assignment of what it returns would leave nothing of either. In another thread than
-    the main one there is nothing to hold back.
+    assignment of what it returns would leave nothing of either. Only Ctrl-C is raised
+    at once where a signal came before: `timeout` sends SIGTERM twice, to the process
+    and to its group. A signal that is ignored, as SIGHUP by `nohup`, stays ignored. In
+    another thread than the main one there is nothing to hold back.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -46,11 +54,16 @@ def held_back() -> Iterator[Interrupt]:
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if interrupt.signal is not None:
+        if interrupt.signal is None:
+            interrupt.signal = signal.Signals(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        interrupt.signal = signal.Signals(number)
 
-    before = {number: signal.signal(number, handler) for number in HELD_BACK}
+    before = {number: signal.getsignal(number) for number in HELD_BACK}
+    # None: something other than Python handles it.
+    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield interrupt
     finally:

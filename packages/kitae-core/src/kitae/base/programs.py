@@ -1,13 +1,15 @@
 """What an agent and environments that are JAX functions are compiled to."""
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from kitae.base import bulk
 from kitae.base.devices import Devices
@@ -16,7 +18,7 @@ from kitae.base.pytrees import firm, n_bytes
 from kitae.base.seeding import Stream, env_seed
 from kitae.base.tracing import Acted, explained, pure_learn
 from kitae.config.schedule import steps_logged
-from kitae.envs.checks import from_start
+from kitae.envs.checks import box_bounds, from_start, map_space
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ MAX_BYTES = 2**26
 MAX_LENGTH = 4_096
 SELDOM_BYTES = 2**14
 
-TERMINATED, TRUNCATED, BAD_ACTION, BAD_OBSERVATION = 1, 2, 4, 8
+TERMINATED, TRUNCATED, BAD_ACTION, BAD_OBSERVATION, OUTSIDE = 1, 2, 4, 8, 16
 
 
 class Constants(NamedTuple):
@@ -282,7 +284,9 @@ class Programs:
         )
         env_state = jax.tree.map(firm, env_state)
         rows = agent._rows(carry.env.observation, acted, step)
-        finite = are_finite(carry.env.observation, step.next_observation, step.reward)
+        seen = carry.env.observation, step.next_observation
+        finite = are_finite(*seen, step.reward)
+        outside = are_outside(seen, env.single_observation_space)
         pending = None
         if at_once:
             memory = self._add(memory, rows)
@@ -291,8 +295,8 @@ class Programs:
                     state, memory, constants.learn_key, iteration + 1
                 )
         else:
-            # What is not finite is told to the host, which stops; it is never stored.
-            pending = (rows, finite)
+            # The host learns of bad rows, and stops; they are never stored.
+            pending = (rows, finite & ~outside)
         remembered, first = acted.next_hidden_state, step.terminated | step.truncated
         acting = self._act(
             state, constants, iteration + 1, env_state, remembered, first
@@ -301,10 +305,12 @@ class Programs:
         if self.devices is not None:
             after = self.devices.constrained(after)
         bad_action = is_bad(acted.actions, env.single_action_space)
-        return after, (pack(step, bad_action, ~finite), info)
+        return after, (pack(step, bad_action, ~finite, outside), info)
 
 
-def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:
+def pack(
+    step: Any, bad_action: jax.Array, bad_row: jax.Array, outside: jax.Array
+) -> jax.Array:
     """Packs what the host wants to know of a step: float32 `[2, n_envs]`.
 
     One array, since each one more costs as much as a small matrix product.
@@ -314,6 +320,7 @@ def pack(step: Any, bad_action: jax.Array, bad_row: jax.Array) -> jax.Array:
         + TRUNCATED * step.truncated
         + BAD_ACTION * bad_action
         + BAD_OBSERVATION * bad_row
+        + OUTSIDE * outside
     )
     return jnp.stack([step.reward, flags.astype(jnp.float32)])
 
@@ -328,17 +335,43 @@ def are_finite(*trees: Any) -> jax.Array:
     return finite
 
 
+def are_outside(observations: Sequence[Any], space: gym.Space) -> jax.Array:
+    """Returns bool `[n_envs]`: whether an index in an observation is out of range."""
+    n_envs = jax.tree.leaves(observations)[0].shape[0]
+    found = [jnp.zeros(n_envs, bool)]
+
+    def look(part: jax.Array, space: gym.Space, _: str) -> None:
+        if isinstance(space, Discrete | MultiDiscrete):
+            index = part - np.asarray(space.start, part.dtype)
+            n = space.n if isinstance(space, Discrete) else space.nvec
+            n = np.minimum(n, np.iinfo(part.dtype).max).astype(part.dtype)
+            found.append(_any((index < 0) | (index >= n)))
+        elif isinstance(space, MultiBinary):
+            found.append(_any((part != 0) & (part != 1)))
+
+    for observation in observations:
+        map_space(look, observation, space)
+    return functools.reduce(jnp.logical_or, found)
+
+
 def is_bad(actions: jax.Array, space: Any) -> jax.Array:
     """Returns bool `[n_envs]`: whether the space does not allow the action."""
     if isinstance(space, Discrete):
         return (actions < 0) | (actions >= space.n)
     if isinstance(space, MultiDiscrete):
-        bad = (actions < 0) | (actions >= jnp.asarray(space.nvec))
-    elif isinstance(space, Box):
-        bad = ~jnp.isfinite(actions)
-    else:
-        bad = jnp.zeros(actions.shape, bool)
-    return bad.reshape(bad.shape[0], -1).any(axis=1)
+        return _any((actions < 0) | (actions >= jnp.asarray(space.nvec)))
+    if isinstance(space, Box):
+        low, high = box_bounds(space, actions.dtype)
+        inside = (actions >= low) & (actions <= high) & jnp.isfinite(actions)
+        return _any(~inside)
+    if isinstance(space, MultiBinary):
+        return _any((actions != 0) & (actions != 1))
+    return jnp.zeros(actions.shape[0], bool)
+
+
+def _any(flags: jax.Array) -> jax.Array:
+    """Returns bool `[n_envs]`: whether any flag of an environment is true."""
+    return flags.reshape(flags.shape[0], -1).any(axis=1)
 
 
 def training_constants(agent: "BaseAgent") -> Constants:

@@ -6,13 +6,14 @@ from collections import deque
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+import jax
 import numpy as np
 
 from kitae.base.live import REFRESH_SECONDS, Progress, open_display
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.tables import Table, rows_until
 from kitae.base.tracing import explained
-from kitae.base.trackers import TensorBoard, Tracker
+from kitae.base.trackers import StopTraining, TensorBoard, Tracker
 from kitae.config.schedule import crossed
 from kitae.types import Info
 
@@ -43,7 +44,12 @@ class Report:
         statistics: The episodes of this training.
         until: Environment steps at which it ends.
         shown: Whether the progress is shown.
+
+    Attributes:
+        stopped: Whether a tracker raised `StopTraining`.
     """
+
+    stopped = False
 
     def __init__(
         self,
@@ -195,10 +201,21 @@ class Report:
         self._metrics.write([row])
         metrics = {name: row[name] for name in row if name != "env_step"}
         for tracker in self._trackers:
-            tracker.log(agent.step, metrics)
+            self._log(tracker, metrics)
         self._shown_metrics = values | own
         self._display.row(self._updated())
         self._last_step, self._last_time = agent.step, now
+
+    def _log(self, tracker: Tracker, metrics: dict[str, float]) -> None:
+        try:
+            tracker.log(self._agent.step, metrics)
+        except StopTraining:
+            if jax.process_count() > 1:
+                raise RuntimeError(
+                    "a tracker raised StopTraining, but the other processes of this "
+                    "training would not stop"
+                ) from None
+            self.stopped = True
 
     def _write_episodes(self) -> None:
         statistics, new = self._statistics, slice(self._written_episodes, None)

@@ -1,5 +1,6 @@
 """One call of `train`: its run's directory, report, checkpoints and interrupts."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """What a driver tells of its steps, and which is asked what follows from them.
+    """What a driver reports its steps to, and asks what follows from them.
 
     Args:
         agent: Who trains.
@@ -30,6 +31,10 @@ class Run:
         saver: Writes its checkpoints.
         interrupt: Whether it is to end early.
         saved_at: The environment step at which the agent was saved as it is.
+
+    Attributes:
+        is_sound: Whether the agent's state may be saved; a driver that takes over a
+            state before it has checked it says so meanwhile.
     """
 
     def __init__(
@@ -41,24 +46,32 @@ class Run:
         saved_at: int | None,
     ) -> None:
         self.report = report
+        self.is_sound = True
         self._agent = agent
         self._saver = saver
         self._interrupt = interrupt
         self._saved_at = saved_at
+        self._first_step = agent.step
+        self._thread = threading.get_ident()
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C was pressed, or SIGTERM came."""
+        """Whether Ctrl-C was pressed, or SIGTERM or SIGHUP came."""
         return self._interrupt.signal is not None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a tracker has ended the training."""
+        return self.report.stopped
+
     def after_step(self, before: int) -> bool:
-        """Takes note of steps since `before`; returns whether a checkpoint was due.
+        """Takes note of steps since `before`; returns whether the agent was saved.
 
         Raises:
             FloatingPointError: A value to be written or saved is not finite.
             OSError: A checkpoint could not be written.
             KeyboardInterrupt: Ctrl-C was pressed; the agent was saved first.
-            SystemExit: SIGTERM came; the agent was saved first.
+            SystemExit: SIGTERM or SIGHUP came; the agent was saved first.
         """
         agent, frequency = self._agent, self._agent.config.train_cfg.save_frequency
         self.report.after_step(before, agent.step)
@@ -66,16 +79,57 @@ class Run:
         due = frequency > 0 and crossed(before, agent.step, frequency)
         # One of several processes cannot save alone.
         ends = self.interrupted and jax.process_count() == 1
-        if due or ends:
+        if (due or ends) and self._saved_at != agent.step:
             self._save(wait=ends)
         self._interrupt.raise_if_pressed()
-        return due
+        return self._saved_at == agent.step
 
     def finish(self) -> None:
         """Writes the last row of the metrics and the last checkpoint."""
         self.report.finish()
         if self._saved_at != self._agent.step:
             self._save(wait=True)
+
+    def save(self) -> None:
+        """Saves the agent now, between two steps: what a tracker may ask for.
+
+        Raises:
+            FloatingPointError: The agent's state is not finite.
+            OSError: A checkpoint could not be written.
+            RuntimeError: Another thread trains, or other processes train too.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "save() was called while another thread trains this agent: call it in "
+                "a tracker, or between two calls of train"
+            )
+        if jax.process_count() > 1:
+            raise RuntimeError(
+                "save() was called in a training of several processes, which can only "
+                "save together: set train_cfg.save_frequency"
+            )
+        self._save(wait=True)
+
+    def save_after(self, error: BaseException) -> None:
+        """Saves what was trained before an error, if it is sound; adds a note to it."""
+        agent = self._agent
+        if agent.step == self._first_step or jax.process_count() > 1:
+            return
+        if self._saved_at != agent.step:
+            try:
+                if not self.is_sound:
+                    raise ValueError("its state is not sound after this error")
+                self._save(wait=True)
+            except Exception as failed:
+                error.add_note(
+                    f"{agent.run_name} was not saved at environment step "
+                    f"{agent.step:,}: {failed}"
+                )
+                return
+        error.add_note(
+            f"{agent.run_name} was saved at environment step {agent.step:,} in "
+            f"{agent.run_dir}: resume continues from there"
+        )
 
     def _save(self, wait: bool) -> None:
         self._agent._told = self.report.told()
@@ -92,6 +146,8 @@ def running(
 ) -> Iterator[Run]:
     """Opens the agent's run directory for the training in the body.
 
+    If the body raises, what was trained is saved first, as far as it is sound.
+
     Args:
         agent: Who trains.
         statistics: The episodes of this training.
@@ -105,9 +161,13 @@ def running(
     saved_at = None if saved is None else agent.step
     keep = train_cfg.keep_last, train_cfg.keep_best
     if jax.process_index() != 0:
-        with Saver(None, *keep) as saver, held_back() as interrupt:
-            silent = Silent(agent, statistics, until)
-            yield Run(agent, silent, saver, interrupt, saved_at)
+        silent = Silent(agent, statistics, until)
+        with (
+            Saver(None, *keep) as saver,
+            held_back() as interrupt,
+            _current(Run(agent, silent, saver, interrupt, saved_at), agent) as run,
+        ):
+            yield run
         return
     run_dir = agent._own_run_dir()
     with locked(run_dir):
@@ -118,5 +178,20 @@ def running(
             Saver(run_dir, *keep) as saver,
             Report(agent, statistics, until) as report,
             held_back() as interrupt,
+            _current(Run(agent, report, saver, interrupt, saved_at), agent) as run,
         ):
-            yield Run(agent, report, saver, interrupt, saved_at)
+            yield run
+
+
+@contextmanager
+def _current(run: Run, agent: "BaseAgent") -> Iterator[Run]:
+    agent._run = run
+    try:
+        yield run
+    except KeyboardInterrupt:
+        raise  # saved already; or pressed twice, by somebody who will not wait
+    except BaseException as error:
+        run.save_after(error)
+        raise
+    finally:
+        agent._run = None

@@ -17,14 +17,15 @@ PATIENCE_SECONDS = 0.2
 
 
 def runs_root() -> Path:
-    """Where runs are kept: `runs/` in the working directory."""
-    return Path("runs")
+    """Where runs are kept: `runs/` in the working directory, as an absolute path."""
+    return Path("runs").absolute()
 
 
-def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
+def new_run_dir(root: Path, run_name: str, config: AlgoConfig) -> Path:
     """Makes the run's directory, a new one: `<run_name>`, else `<run_name>-2`, ...
 
     Args:
+        root: Where runs are kept, absolute.
         run_name: Checked before.
         config: Written into it as `config.json`.
 
@@ -34,7 +35,7 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
     Raises:
         NotADirectoryError: A file is where it, or a folder above it, would be.
     """
-    wanted = runs_root() / run_name
+    wanted = root / run_name
     for folder in (wanted, *wanted.parents):
         if folder.is_file():
             raise NotADirectoryError(

@@ -10,8 +10,25 @@ from kitae.config import AlgoConfig
 from kitae.config.serial import config_to_json, strict_json
 
 
+class StopTraining(Exception):
+    """Raised by a tracker's `log`: the training ends in order after this step.
+
+    The last row is written and a checkpoint saved, and `train` returns as usual. Where
+    several processes train one agent, it is an error.
+
+    Example:
+        >>> def until_solved(env_step, metrics):
+        ...     if metrics.get("episode_return", 0.0) >= 475.0:
+        ...         raise StopTraining
+        >>> agent.train(env, 500_000, trackers=[until_solved])  # doctest: +SKIP
+    """
+
+
 class Tracker(ABC):
-    """Is told every row of the metrics; `log` is all that it must have.
+    """Is given every row of the metrics; `log` is all that it must have.
+
+    `log` may call `agent.save()` and `agent.evaluate()`, and may raise `StopTraining`.
+    Any other error ends the training, which is saved first.
 
     Example:
         >>> class Best(Tracker):
@@ -43,6 +60,9 @@ class Tracker(ABC):
             env_step: Environment steps so far, more than at the last call.
             metrics: By the names that metrics.csv has. `episode_return` and
                 `episode_length` are missing where no episode ended since the last row.
+
+        Raises:
+            StopTraining: The training is to end here.
         """
 
     def close(self) -> None:

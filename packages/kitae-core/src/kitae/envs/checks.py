@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 # As numpy compares with at once; a number of Python's it would look at first.
 LARGEST_REWARD = np.array(np.finfo(np.float32).max, np.float64)
@@ -79,38 +79,6 @@ def check_fixed_size(space: gym.Space, name: str) -> None:
         )
 
 
-def checked_observation(
-    raw: Any, space: gym.Space, n_envs: int, step: int, name: str = "observation"
-) -> Any:
-    """Copies `raw` into arrays `[n_envs, *shape]`, a pytree for composite spaces.
-
-    Args:
-        raw: What the environments gave.
-        space: Of one environment.
-        n_envs: Environments.
-        step: The vector step, to be told in an error.
-        name: What to call it.
-
-    Raises:
-        ValueError: A part is missing, a shape or dtype is not the space's, or a value
-            is not finite; the part is named.
-    """
-
-    def checked(raw: Any, space: gym.Space, name: str) -> np.ndarray:
-        array = np.array(raw)
-        if array.shape != (n_envs, *(space.shape or ())) or array.dtype != space.dtype:
-            raise not_as_said(name, space, [n_envs, *(space.shape or ())], array)
-        if array.dtype.kind == "f" and not all_of(np.isfinite(array)):
-            finite = np.isfinite(array).reshape(n_envs, -1).all(axis=1)
-            raise ValueError(
-                f"{name} of environment {int(np.argmin(finite))} at vector step "
-                f"{step} is not finite: {array[np.argmin(finite)]}"
-            )
-        return array
-
-    return map_space(checked, raw, space, name)
-
-
 def not_as_said(
     name: str, space: gym.Space, shape: list[int], array: np.ndarray
 ) -> ValueError:
@@ -126,51 +94,155 @@ def all_of(flags: np.ndarray) -> bool:
     return np.count_nonzero(flags) == flags.size
 
 
-def check_member(raw: Any, space: gym.Space, name: str) -> None:
-    """Refuses the observation of one environment if it is not as the space says.
+def checked_member(raw: Any, space: gym.Space, name: str) -> Any:
+    """Copies the observation of one environment, if it is as the space says.
 
     An element of a `Discrete` space may be an integer of any kind.
 
     Args:
-        raw: The observation.
+        raw: The observation. The environment may use its arrays again.
         space: What it should be an element of; its bounds are not looked at.
-        name: What to call it.
+        name: What errors call it.
 
     Raises:
         ValueError: A part is missing, or a shape or dtype is not the space's.
 
     Example:
-        >>> check_member(np.zeros(4), Box(-1, 1, (4,)), "observation")
+        >>> checked_member(np.zeros(4), Box(-1, 1, (4,)), "observation")
         Traceback (most recent call last):
         ...
         ValueError: observation must be float32[4] as Box(-1.0, 1.0, (4,), float32) \
 says, got float64[4]
     """
 
-    def check(raw: Any, space: gym.Space, name: str) -> None:
-        array = np.asarray(raw)
+    def checked(raw: Any, space: gym.Space, name: str) -> Any:
+        if space.shape is None:
+            return raw  # its elements are not arrays
+        try:
+            array = np.array(raw)
+        except ValueError:  # lists of different lengths
+            array = np.array(raw, object)
         if array.dtype == space.dtype and array.shape == space.shape:
-            return
+            return array
         if isinstance(space, Discrete) and array.dtype.kind in "biu" and not array.ndim:
-            return
-        # Of a space without a shape there are no arrays.
-        if space.shape is not None:
-            raise not_as_said(name, space, list(space.shape), array)
+            return array
+        raise not_as_said(name, space, list(space.shape), array)
 
-    map_space(check, raw, space, name)
+    return map_space(checked, raw, space, name)
+
+
+def checked_step(result: Any, env: str) -> tuple[Any, Any, Any, Any, Any]:
+    """Returns the five parts of what a step returned.
+
+    Args:
+        result: What it returned.
+        env: What errors call the environment.
+
+    Raises:
+        ValueError: They are not five.
+    """
+    if not isinstance(result, tuple) or len(result) != 5:
+        got = f"{len(result)} values" if isinstance(result, tuple) else repr(result)
+        raise ValueError(
+            f"step of {env} must return Gymnasium's five values (observation, reward, "
+            f"terminated, truncated, info), got {got}"
+        )
+    return result
+
+
+def checked_reset(result: Any, env: str) -> tuple[Any, Any]:
+    """Returns the two parts of what a reset returned; see `checked_step`.
+
+    Raises:
+        ValueError: They are not two.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"{len(result)} values" if isinstance(result, tuple) else repr(result)
+        raise ValueError(
+            f"reset of {env} must return Gymnasium's two values (observation, info), "
+            f"got {got}"
+        )
+    return result
+
+
+def checked_flag(flag: Any, name: str) -> bool:
+    """Returns a flag of one environment as a bool.
+
+    Raises:
+        ValueError: It is not one True or False, nor 1 or 0.
+
+    Example:
+        >>> checked_flag(float("nan"), "terminated of environment 0")
+        Traceback (most recent call last):
+        ...
+        ValueError: terminated of environment 0 must be True or False, got nan
+    """
+    array = _as_array(flag)
+    if array.ndim or not _are_flags(array):
+        raise ValueError(f"{name} must be True or False, got {flag!r}")
+    return bool(array)
+
+
+def checked_flags(flags: Any, n_envs: int, name: str, where: str) -> np.ndarray:
+    """Copies flags of all environments as bool `[n_envs]`.
+
+    Raises:
+        ValueError: The shape is another, or one is neither True, False, 1 nor 0.
+    """
+    array = _as_array(flags)
+    if array.shape != (n_envs,) or not _are_flags(array):
+        raise ValueError(
+            f"{name} must be bool[{n_envs}], got {array.dtype}{list(array.shape)} "
+            f"{where}: {array.tolist()}"
+        )
+    return array.astype(bool)
+
+
+def _are_flags(array: np.ndarray) -> bool:
+    if array.dtype.kind == "b":
+        return True
+    return array.dtype.kind in "iu" and bool(((array == 0) | (array == 1)).all())
+
+
+def _as_array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.array(value, object)
+
+
+def checked_number(value: Any, name: str) -> float:
+    """Returns the reward of one environment as a float; its size is not looked at.
+
+    Raises:
+        ValueError: It is not one real number.
+
+    Example:
+        >>> checked_number([1.0], "reward of environment 0")
+        Traceback (most recent call last):
+        ...
+        ValueError: reward of environment 0 must be one real number, got [1.0]
+    """
+    array = _as_array(value)
+    if array.ndim or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be one real number, got {value!r}")
+    return float(array)
 
 
 def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
     """Returns `reward` as float32 `[n_envs]`.
 
     Raises:
-        ValueError: The shape is another, or a reward is not finite in float32.
+        ValueError: The shape is another, or a reward is not a real number, or not
+            finite in float32.
     """
-    given = np.asarray(reward)
+    given = _as_array(reward)
     if given.shape != (n_envs,):
         raise ValueError(
             f"reward must have shape [{n_envs}], got {list(given.shape)} {where}"
         )
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"reward must be real numbers, got {given.dtype} {where}")
     fits = np.abs(given) <= LARGEST_REWARD  # what is no number does not
     if not all_of(fits):
         env = int(np.argmin(fits))
@@ -188,7 +260,7 @@ def checked_actions(
 
     Raises:
         ValueError: The shape is another, an index is out of range, or a value is not
-            finite.
+            finite, or outside the bounds of a Box.
     """
     shape = (n_envs, *(space.shape or ()))
     if actions.shape != shape:
@@ -211,14 +283,62 @@ def checked_actions(
                 f"actions must be indices below {space.nvec.tolist()}, got "
                 f"{actions.tolist()} {where}"
             )
-    elif isinstance(space, Box) and not all_of(np.isfinite(actions)):
-        raise ValueError(f"actions must be finite, got {actions.tolist()} {where}")
+    elif isinstance(space, Box):
+        inside = _inside(actions, space)
+        if not all_of(inside):
+            raise _outside(actions, inside, space, where)
+    elif isinstance(space, MultiBinary) and not _are_flags(actions):
+        raise ValueError(f"actions must be 0 or 1, got {actions.tolist()} {where}")
     return actions
 
 
+def box_bounds(space: Box, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the bounds of a Box as `dtype` has them, each `[*shape]`.
+
+    An action of float32 that is a bound of float64, rounded, is within the bounds.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind != "f":
+        return space.low, space.high
+    with np.errstate(over="ignore"):  # infinite is then right
+        return space.low.astype(kind), space.high.astype(kind)
+
+
+def _inside(actions: np.ndarray, space: Box) -> np.ndarray:
+    """Returns bool as `actions`: where a number is finite and within the bounds."""
+    low, high = box_bounds(space, actions.dtype)
+    inside = (actions >= low) & (actions <= high)
+    if not space.is_bounded("both"):
+        inside &= np.isfinite(actions)
+    if space.dtype.kind in "iub" and actions.dtype.kind == "f":
+        inside &= actions == np.trunc(actions)
+    return inside
+
+
+def _outside(
+    actions: np.ndarray, inside: np.ndarray, space: Box, where: str
+) -> ValueError:
+    """Returns the error for actions that a Box does not allow."""
+    env = int(np.argwhere(~inside)[0][0])
+    value = actions[env][~inside[env]].flat[0]
+    if not np.isfinite(value):
+        return ValueError(f"actions must be finite, got {actions.tolist()} {where}")
+    return ValueError(
+        f"the action of environment {env} {where} must be in {space}, got {value}: the "
+        "agent must bring its actions into the space, or the environment must take "
+        "others, by gymnasium.wrappers.ClipAction or RescaleAction for example"
+    )
+
+
 def env_actions(actions: np.ndarray, space: gym.Space) -> np.ndarray:
-    """Copies `actions`, with the dtype and the first number that the space has."""
-    return from_start(actions.astype(space.dtype), space)
+    """Copies `actions`, with the dtype and the first number that the space has.
+
+    Numbers that another dtype had rounded over a bound of a Box are that bound.
+    """
+    sent = from_start(actions.astype(space.dtype), space)
+    if isinstance(space, Box) and sent.dtype != actions.dtype:
+        np.clip(sent, space.low, space.high, out=sent)
+    return sent
 
 
 def from_start(actions: Any, space: gym.Space) -> Any:

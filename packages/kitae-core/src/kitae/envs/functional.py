@@ -193,7 +193,7 @@ class JaxVectorEnv(VectorEnv):
             self._key = jax.random.fold_in(self._key, RESTART)
         self._steps = 0
         self._state = self._initial(jax.random.fold_in(self._key, START))
-        return self._to_host(self._state.observation), {}
+        return self.to_host(self._state.observation), {}
 
     def step(
         self, actions: Any
@@ -207,12 +207,12 @@ class JaxVectorEnv(VectorEnv):
         terminated, truncated = np.array(step.terminated), np.array(step.truncated)
         ended, infos = terminated | truncated, {}
         if ended.any():
-            final = self._to_host(step.next_observation)
+            final = self.to_host(step.next_observation)
             rows = np.empty(self.num_envs, object)
             for env in np.flatnonzero(ended):
                 rows[env] = jax.tree.map(lambda leaf, env=env: leaf[env], final)
             infos = {"final_obs": rows, "_final_obs": ended}
-        observation = self._to_host(self._state.observation)
+        observation = self.to_host(self._state.observation)
         return observation, np.array(step.reward), terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -234,7 +234,8 @@ class JaxVectorEnv(VectorEnv):
         flags = jnp.asarray(self._each(name, inner, keys))
         return jnp.reshape(flags, self.num_envs).astype(bool)
 
-    def _to_host(self, observation: Any) -> Any:
+    def to_host(self, observation: Any) -> Any:
+        """Returns observations `[n, ...]` as numpy arrays with the space's dtypes."""
         return map_space(
             lambda part, space, _: np.array(part, space.dtype),
             observation,

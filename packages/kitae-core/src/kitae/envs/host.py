@@ -1,5 +1,6 @@
 """One way to step any Gymnasium vector environment, whatever its autoreset mode."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -11,11 +12,14 @@ from kitae.config import check_number
 from kitae.envs.checks import (
     check_fixed_size,
     checked_actions,
-    checked_observation,
+    checked_flags,
+    checked_reset,
     checked_reward,
+    checked_step,
     env_actions,
 )
-from kitae.envs.workers import worker_guard
+from kitae.envs.guards import guard_of
+from kitae.envs.observations import ObservationCheck
 
 
 class HostStep(NamedTuple):
@@ -93,12 +97,13 @@ class HostEnv:
 
     It settles what differs between environments: when they reset, where they put the
     final observation, from which number their actions count; and it refuses what
-    does not fit the spaces, before it reaches an agent. Observations are copied, so
-    an environment may use its own arrays again.
+    does not fit the spaces, before it reaches an agent: see
+    `kitae.envs.observations.ObservationCheck`. Observations are copied, so an
+    environment may use its own arrays again; the members of a `SyncVectorEnv` may too.
 
-    What happens in the processes of an `AsyncVectorEnv` is told by name, and within
-    `worker_timeout`: see `kitae.envs.workers.WorkerGuard`. After an error there the
-    processes are ended, and it is closed.
+    An environment that raises is named: see `kitae.envs.guards`. If it has a process
+    and does not answer, that is an error within `worker_timeout`; the processes are
+    then ended, and the vector is closed.
 
     Args:
         env: The environment; whoever passes it closes it.
@@ -120,7 +125,9 @@ class HostEnv:
         self.n_envs = env.num_envs
         self._mode = _autoreset_mode(env)
         check_fixed_size(env.single_observation_space, "observation")
-        self._guard = worker_guard(env, worker_timeout)
+        self._name = type(env.unwrapped).__name__
+        self._check = ObservationCheck(env.single_observation_space)
+        self._guard = guard_of(env, worker_timeout)
         self._ended = np.zeros(self.n_envs, bool)
         self._steps = 0
 
@@ -140,8 +147,8 @@ class HostEnv:
         self._ended = np.zeros(self.n_envs, bool)
         self._steps = 0
         with self._guard("at the reset"):
-            observation, _ = self.env.reset(seed=self._seeds(seed))
-        return self._observation(observation)
+            result = self.env.reset(seed=self._seeds(seed))
+        return self._observation(checked_reset(result, self._name)[0])
 
     def step(self, actions: np.ndarray) -> HostStep:
         """Takes one step in each environment.
@@ -150,22 +157,23 @@ class HostEnv:
             actions: `[n_envs, ...]`; for a discrete space indices from 0.
 
         Raises:
-            ValueError: An action, an observation or a reward is not what the spaces
-                allow, or not finite; environment and step are named.
-            RuntimeError: An environment's process died, or does not answer in time.
+            ValueError: An action, an observation, a reward or a flag is not what the
+                spaces and Gymnasium allow; environment and step are named.
+            RuntimeError: An environment's process died, or does not answer in time; or
+                an environment raised SystemExit.
         """
         where = f"at vector step {self._steps}"
         space = self.env.single_action_space
         actions = checked_actions(actions, space, self.n_envs, where)
         with self._guard(where):
-            raw, reward, terminated, truncated, infos = self.env.step(
-                env_actions(actions, space)
-            )
+            result = self.env.step(env_actions(actions, space))
+        raw, reward, terminated, truncated, infos = checked_step(result, self._name)
         self._steps += 1
         observation = self._observation(raw)
         reward = checked_reward(reward, self.n_envs, where)
-        terminated = np.array(terminated, bool)
-        truncated = np.array(truncated, bool) > terminated  # and did not end
+        terminated = checked_flags(terminated, self.n_envs, "terminated", where)
+        truncated = checked_flags(truncated, self.n_envs, "truncated", where)
+        truncated &= ~terminated
         ended = terminated | truncated
         next_observation = observation
         if self._mode is AutoresetMode.NEXT_STEP:
@@ -174,7 +182,7 @@ class HostEnv:
             valid = np.ones(self.n_envs, bool)
             if ended.any():
                 observation, next_observation = self._begun(
-                    observation, infos, ended, where
+                    raw, observation, infos, ended, where
                 )
         self._ended = ended
         return HostStep(
@@ -182,30 +190,37 @@ class HostEnv:
         )
 
     def _observation(self, raw: Any) -> Any:
-        return checked_observation(
-            raw, self.env.single_observation_space, self.n_envs, self._steps
-        )
+        return self._check(raw, self.n_envs, self._steps)
 
     def _begun(
-        self, observation: Any, infos: dict, ended: np.ndarray, where: str
+        self, raw: Any, observation: Any, infos: Any, ended: np.ndarray, where: str
     ) -> tuple[Any, Any]:
         """Returns what to act on and the successors, where episodes begin at once."""
         if self._mode is AutoresetMode.SAME_STEP:
-            return observation, self._with_final(observation, infos, ended)
+            return observation, self._with_final(raw, observation, infos, ended)
         with self._guard(where):
-            raw, _ = self.env.reset(options={"reset_mask": ended.copy()})
-        return self._observation(raw), observation
+            result = self.env.reset(options={"reset_mask": ended.copy()})
+        return self._observation(checked_reset(result, self._name)[0]), observation
 
-    def _with_final(self, observation: Any, infos: dict, ended: np.ndarray) -> Any:
+    def _with_final(
+        self, raw: Any, observation: Any, infos: Any, ended: np.ndarray
+    ) -> Any:
+        infos = infos if isinstance(infos, Mapping) else {}
         final, has_final = infos.get("final_obs"), infos.get("_final_obs")
         if final is None or has_final is None or not has_final[ended].all():
             raise ValueError(
-                f"{type(self.env.unwrapped).__name__} resets in the step that ends an "
-                "episode, but infos['final_obs'] does not hold the final observation"
+                f"{self._name} resets in the step that ends an episode, but "
+                "infos['final_obs'] does not hold the final observation"
             )
         envs, space = np.flatnonzero(ended), self.env.single_observation_space
-        stacked = stack([final[env] for env in envs], space)
-        stacked = checked_observation(stacked, space, len(envs), self._steps)
+        rows = [final[env] for env in envs]
+        if _share_memory(rows, raw):
+            raise ValueError(
+                f"{self._name} resets in the step that ends an episode, but "
+                "infos['final_obs'] is the array of the observations, in which the "
+                "reset's are by now: copy final observations before the reset"
+            )
+        stacked = self._check(stack(rows, space), len(envs), self._steps, envs=envs)
 
         def replace(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
             column = column.copy()
@@ -220,6 +235,16 @@ class HostEnv:
             return seeds
         # An environment with one generator for all of its members takes one number.
         return seeds[0]
+
+
+def _share_memory(one: Any, other: Any) -> bool:
+    """Whether arrays of two pytrees lie in the same memory."""
+    return any(
+        np.may_share_memory(a, b)
+        for a in jax.tree.leaves(one)
+        for b in jax.tree.leaves(other)
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    )
 
 
 def stack(rows: list[Any], space: gym.Space) -> Any:

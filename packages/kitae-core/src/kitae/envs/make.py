@@ -15,10 +15,11 @@ from kitae.config.run_name import checked_run_name
 from kitae.envs.adapter import family
 from kitae.envs.atari import is_atari, make_atari, register_atari
 from kitae.envs.functional import JaxVectorEnv, as_jax_env
+from kitae.envs.guards import Guard, checked_workers, workers_start
 from kitae.envs.gymnax import make_gymnax
 from kitae.envs.jumanji import make_jumanji
 from kitae.envs.masks import ActionMask
-from kitae.envs.workers import CheckedEnv, checked_worker, workers_start
+from kitae.envs.workers import CheckedEnv, checked_worker
 
 VIDEO_EVERY = 100
 
@@ -78,7 +79,8 @@ def make_vec_env(
             meets another mode than `"sync"`, the mode or the backend is unknown, the
             backend cannot do what is asked, or the environment is known to have no
             masks; if only its steps show that, the first `reset` raises.
-        RuntimeError: An environment cannot be made in its process.
+        RuntimeError: An environment cannot be made in its process, or raises
+            SystemExit.
         ImportError: The backend's package is missing or too old.
         gymnasium.error.Error: The environment is not registered.
 
@@ -93,9 +95,10 @@ def make_vec_env(
     if backend != "gymnasium":
         maker = _maker(backend, capture_video, vectorization_mode, action_mask)
         return maker(env_id, n_envs, **env_kwargs)
-    env = _gymnasium(
-        env_id, n_envs, capture_video, run_name, vectorization_mode, env_kwargs
-    )
+    with Guard()("while it was made"):
+        env = _gymnasium(
+            env_id, n_envs, capture_video, run_name, vectorization_mode, env_kwargs
+        )
     jax_env = as_jax_env(env, n_envs)
     if jax_env is None:
         return ActionMask(env) if action_mask else env
@@ -148,7 +151,7 @@ def _gymnasium(
         # JAX has threads, and a forked process would hold their locks for ever.
         vector_kwargs |= {"context": "forkserver", "worker": checked_worker}
     with workers_start() if mode == "async" else nullcontext():
-        return gym.make_vec(
+        env = gym.make_vec(
             env_id,
             num_envs=n_envs,
             vectorization_mode=mode,
@@ -156,6 +159,9 @@ def _gymnasium(
             wrappers=wrappers,
             **env_kwargs,
         )
+    if mode == "async":
+        checked_workers(env)
+    return env
 
 
 def _maker(

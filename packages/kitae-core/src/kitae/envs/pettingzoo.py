@@ -1,6 +1,7 @@
 """Environments of several agents, from PettingZoo: needs pettingzoo."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -11,13 +12,16 @@ from kitae.config import check_int
 from kitae.envs.adapter import family
 from kitae.envs.checks import (
     check_fixed_size,
-    check_member,
     checked_actions,
-    checked_observation,
+    checked_flag,
+    checked_member,
+    checked_number,
     checked_reward,
     env_actions,
 )
+from kitae.envs.guards import Guard
 from kitae.envs.host import HostStep, stack
+from kitae.envs.observations import ObservationCheck, empty_observations
 
 SINCE = (1, 25)
 PARTS = ("observation", "reward", "termination", "truncation")
@@ -58,8 +62,8 @@ class PettingZooEnvs:
         space = self.single_observation_space = self._shared("observation_space")
         self.single_action_space = self._shared("action_space")
         check_fixed_size(space, "observation")
-        nothing = gym.vector.utils.create_empty_array(space, 1, fn=np.zeros)
-        self._nothing = jax.tree.map(lambda leaf: leaf[0], nothing)
+        self._check = ObservationCheck(space)
+        self._guard = Guard()
         self._steps = 0
 
     @property
@@ -81,7 +85,9 @@ class PettingZooEnvs:
         """
         self._steps = 0
         words = seed.generate_state(self.n_envs)
-        return self._rows([self._start(i, int(word)) for i, word in enumerate(words)])
+        with self._guard("at the reset"):
+            seen = [self._start(i, int(word)) for i, word in enumerate(words)]
+        return self._rows(seen)
 
     def step(self, actions: np.ndarray) -> HostStep:
         """Takes one step in each environment.
@@ -99,7 +105,8 @@ class PettingZooEnvs:
         actions = checked_actions(actions, space, n_rows, where)
         actions = env_actions(actions, space)
         by_agent = actions.reshape(self.n_agents, self.n_envs, *actions.shape[1:])
-        steps = [self._step(i, by_agent[:, i], where) for i in range(self.n_envs)]
+        with self._guard(where):
+            steps = [self._step(i, by_agent[:, i], where) for i in range(self.n_envs)]
         self._steps += 1
         final, reward, terminated, truncated, following = zip(*steps, strict=True)
         terminated = self._columns(terminated, True)
@@ -160,10 +167,19 @@ class PettingZooEnvs:
         there = tuple(env.agents)
         chosen = dict(zip(self.agent_names, actions, strict=True))
         told = env.step({name: chosen[name] for name in there})
+        if not isinstance(told, tuple) or len(told) != 5:
+            raise ValueError(
+                f"step {where} must return PettingZoo's five dicts (observations, "
+                f"rewards, terminations, truncations, infos), got {told!r:.200}"
+            )
         final = self._seen(told[0], there, where)
+        checks = checked_number, checked_flag, checked_flag
         reward, terminated, truncated = (
-            _of(part, there, kind, where)
-            for part, kind in zip(told[1:4], PARTS[1:], strict=True)
+            {
+                name: check(value, f"{kind} of {name} {where}")
+                for name, value in _of(part, there, kind, where).items()
+            }
+            for part, kind, check in zip(told[1:4], PARTS[1:], checks, strict=True)
         )
         staying = tuple(env.agents)
         for name in there:
@@ -182,24 +198,37 @@ class PettingZooEnvs:
         return final, reward, terminated, truncated, following
 
     def _seen(self, told: Any, names: Sequence[Any], where: str) -> dict[Any, Any]:
+        """Copies what agents see: the environment may use its arrays again."""
         observations = _of(told, names, "observation", where)
-        for name, observation in observations.items():
-            check_member(
+        return {
+            name: checked_member(
                 observation,
                 self.single_observation_space,
                 f"observation of {name} {where}",
             )
-        return observations
+            for name, observation in observations.items()
+        }
 
     def _rows(self, seen: Sequence[dict[Any, Any]]) -> Any:
-        """Puts what agents see in each environment into rows."""
+        """Puts what agents see in each environment into rows; zeros where one is not.
+
+        Raises:
+            ValueError: An observation is not what the space allows, or not finite.
+        """
         space, rows = self.single_observation_space, []
         for name in self.agent_names:
-            mine = stack([at.get(name, self._nothing) for at in seen], space)
-            told = f"observation of {name}"
-            rows.append(
-                checked_observation(mine, space, self.n_envs, self._steps, told)
-            )
+            there = np.array([i for i, at in enumerate(seen) if name in at], int)
+            mine = empty_observations(space, self.n_envs)
+            if there.size:
+                checked = self._check(
+                    stack([seen[i][name] for i in there], space),
+                    len(there),
+                    self._steps,
+                    f"observation of {name}",
+                    there,
+                )
+                mine = jax.tree.map(partial(_with_rows, envs=there), mine, checked)
+            rows.append(mine)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
 
     def _columns(self, parts: Sequence[dict[Any, Any]], absent: Any) -> np.ndarray:
@@ -209,6 +238,11 @@ class PettingZooEnvs:
             for name in self.agent_names
         ]
         return np.array(columns).reshape(-1)
+
+
+def _with_rows(column: np.ndarray, rows: np.ndarray, envs: np.ndarray) -> np.ndarray:
+    column[envs] = rows
+    return column
 
 
 def _of(told: Any, names: Sequence[Any], kind: str, where: str) -> dict[Any, Any]:

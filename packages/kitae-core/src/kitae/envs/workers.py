@@ -1,266 +1,44 @@
-"""Environments in processes of their own: that they fail, die or hang is told by name.
+"""What runs in the process of an environment: checks, and who may end it.
 
-Gymnasium's `AsyncVectorEnv` waits for its workers without end, and casts what they
-observe to what the space says.
+It must not import JAX, which would cost each process 130 MB and more than a second.
 """
 
-import math
 import multiprocessing
-import queue
-import select
+import os
 import signal
-import time
+import threading
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, VectorEnv
-from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+from gymnasium.vector.async_vector_env import _async_worker
 
-from kitae.envs.checks import check_member
+from kitae.envs.checks import (
+    checked_flag,
+    checked_member,
+    checked_number,
+    checked_reset,
+    checked_step,
+)
 
-# What a worker needs from one thing that it was told to the next that it does not do.
-GRACE_SECONDS = 1.0
-# To come through a pipe, or to be seen to have ended.
-ARRIVAL_SECONDS = 5.0
+# A process of a group, or of a closed terminal, gets these with all the others.
+LEFT_TO_THE_TRAINING = ("SIGINT", "SIGTERM", "SIGHUP")
 
-
-# --- In the process that trains -------------------------------------------------------
-
-
-@contextmanager
-def workers_start() -> Iterator[None]:
-    """Tells of a process that ends while an `AsyncVectorEnv` is made.
-
-    Raises:
-        RuntimeError: One did.
-    """
-    told = "Received the following error|Traceback|Raising the last exception"
-    try:
-        with warnings.catch_warnings():
-            # What Gymnasium warns of is in the error of `checked_worker`, and would
-            # come in its place where warnings are errors.
-            warnings.filterwarnings("ignore", f".*ERROR: ({told})", UserWarning)
-            yield
-    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-        raise RuntimeError(
-            "a worker process ended before it had made its environment, and told why "
-            "on stderr; in a script, workers are started under "
-            'if __name__ == "__main__":'
-        ) from error
-
-
-def worker_guard(
-    env: VectorEnv, timeout: float
-) -> Callable[[str], AbstractContextManager]:
-    """Returns what the calls of `env` are made in: `with guard(where): env.step(...)`.
-
-    Args:
-        env: Any vector environment; one that has no workers is not guarded.
-        timeout: Seconds to wait for an environment's answer, above 0.
-
-    Warns:
-        RuntimeWarning: The workers were forked.
-    """
-    workers = env.unwrapped
-    if not isinstance(workers, AsyncVectorEnv) or workers.closed:
-        return nullcontext
-    if multiprocessing.get_context(workers.context).get_start_method() == "fork":
-        warnings.warn(
-            "the workers of this AsyncVectorEnv were forked, and may wait for ever for "
-            "a lock that a thread of JAX held just then: make it with "
-            'context="forkserver", or by make_vec_env(..., vectorization_mode="async")',
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return WorkerGuard(workers, timeout)
-
-
-class WorkerGuard:
-    """Ends the calls of an `AsyncVectorEnv` that its workers do not answer.
-
-    In `with guard(where):` each of these raises, in whatever wrappers the call is made:
-
-    - A worker has died or does not answer in time: a `RuntimeError` that names the
-      environment.
-    - An environment raised something: just that, with a note that names the environment
-      and has the traceback of its worker.
-
-    The workers are then ended and the vector is closed, since it would wait for ever
-    for what is lost. Nothing of it stays in `env` between calls.
-
-    Args:
-        env: The vector of workers, without wrappers.
-        timeout: Seconds to wait for an environment's answer, above 0.
-    """
-
-    def __init__(self, env: AsyncVectorEnv, timeout: float) -> None:
-        self._env: Any = env
-        self._call = _Call(env.processes, env.error_queue, timeout)
-        self._pipes = [
-            pipe and _Pipe(index, pipe, self._call)
-            for index, pipe in enumerate(env.parent_pipes)
-        ]
-        self._errors = _Errors(self._call)
-
-    def __call__(self, where: str) -> Self:
-        """Takes `where` for the errors of the next call, such as "at the reset"."""
-        self._call.where = where
-        return self
-
-    def __enter__(self) -> None:
-        self._own = self._env.parent_pipes, self._env.error_queue
-        self._env.parent_pipes, self._env.error_queue = self._pipes, self._errors
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._env.parent_pipes, self._env.error_queue = self._own
-        in_call = self._env._state is not AsyncState.DEFAULT
-        if kind is not None and (in_call or self._call.ended()):
-            _end(self._env)
-
-
-@dataclass
-class _Call:
-    """The call that is being made, as the pipes see it."""
-
-    processes: list[Any]
-    error_queue: Any
-    timeout: float
-    where: str = ""
-
-    def __post_init__(self) -> None:
-        # Pieces are counted, not seconds: of those in which this process itself was
-        # stopped, and its workers with it, there is one at most.
-        self.pieces = math.ceil(self.timeout)
-        self.piece = self.timeout / self.pieces
-
-    def ended(self) -> list[int]:
-        """Returns whose processes have ended."""
-        ended = wait([process.sentinel for process in self.processes], timeout=0)
-        return [i for i, one in enumerate(self.processes) if one.sentinel in ended]
-
-    def died(self, index: int) -> BaseException:
-        """Returns why a worker is gone."""
-        process = self.processes[index]
-        process.join(ARRIVAL_SECONDS)
-        # A worker tells what was raised before it ends.
-        if not self.error_queue.empty():
-            return self.told()
-        code = process.exitcode
-        if code is None:
-            how = "closed its pipe"
-        elif code >= 0:
-            how = f"ended with exit code {code}"
-        else:
-            names = {one.value: one.name for one in signal.Signals}
-            how = f"was killed by {names.get(-code, f'signal {-code}')}"
-        return RuntimeError(f"environment {index}'s worker process {how} {self.where}")
-
-    def hangs(self, index: int) -> RuntimeError:
-        return RuntimeError(
-            f"environment {index} has not answered within {self.timeout:g} seconds "
-            f"{self.where}: it hangs, or needs a larger EnvConfig.worker_timeout"
-        )
-
-    def told(self) -> BaseException:
-        """Returns what a worker says that its environment raised."""
-        try:
-            index, _, error, trace = self.error_queue.get(timeout=ARRIVAL_SECONDS)
-        except queue.Empty:
-            return RuntimeError(
-                f"environments {self.ended()} raised what cannot be sent between "
-                f"processes {self.where}"
-            )
-        error.add_note(
-            f"environment {index}'s worker raised this {self.where}:\n\n{trace}"
-        )
-        return error
-
-
-class _Pipe:
-    """A worker's pipe that does not wait for ever."""
-
-    def __init__(self, index: int, pipe: Connection, call: _Call) -> None:
-        self._index, self._pipe, self._call = index, pipe, call
-        self._ready: Callable[[float], Any] = pipe.poll
-        self._piece = call.piece
-        if hasattr(select, "poll"):
-            # What Connection.poll makes anew at each call. It takes milliseconds.
-            poll = select.poll()
-            poll.register(pipe, select.POLLIN)
-            self._ready, self._piece = poll.poll, 1000 * call.piece
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pipe, name)
-
-    def send(self, message: Any) -> None:
-        try:
-            self._pipe.send(message)
-        except ConnectionError:
-            raise self._call.died(self._index) from None
-
-    def recv(self) -> Any:
-        pieces = 0
-        while not self._ready(self._piece):
-            if ended := self._call.ended():
-                raise self._call.died(ended[0])
-            pieces += 1
-            if pieces == self._call.pieces:
-                raise self._call.hangs(self._index)
-        try:
-            return self._pipe.recv()
-        except (EOFError, ConnectionError):
-            raise self._call.died(self._index) from None
-
-
-class _Errors:
-    """Raises what workers tell, where Gymnasium would make another error of it."""
-
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-
-    def get(self) -> Any:
-        raise self._call.told()
-
-
-def _end(env: AsyncVectorEnv) -> None:
-    """Closes `env`, of which it is unknown who has answered and who ever will."""
-    for pipe in filter(None, env.parent_pipes):
-        with suppress(OSError):
-            pipe.send(("close", None))
-    until = time.monotonic() + GRACE_SECONDS
-    for process in env.processes:
-        process.join(max(0.0, until - time.monotonic()))
-    for process in env.processes:
-        if process.is_alive():
-            process.kill()
-        process.join(ARRIVAL_SECONDS)
-    for pipe in filter(None, env.parent_pipes):
-        pipe.close()
-    env.closed = True
-
-
-# --- In a worker ----------------------------------------------------------------------
+# Types that need no closer look.
+NUMBERS = (float, int, np.float64, np.float32)
+FLAGS = (bool, np.bool_)
 
 
 class CheckedEnv(gym.Wrapper):
-    """Refuses observations that are not as the space says, before a vector casts them.
+    """Refuses what Gymnasium does not allow, before a vector casts it; copies the rest.
 
-    Into what a vector keeps its observations in, `(1,)` is broadcast to `(4,)`, 1e300
-    becomes infinite and an int a float, all without a word.
+    In the arrays of a vector, an observation `(1,)` is broadcast to `(4,)`, 1e300
+    becomes infinite, an int a float, and a flag `"False"` true, without a word. And a
+    vector that resets in the step that ends an episode keeps the final observation as
+    it is: of an environment that changes one array, it would be the reset's.
 
     Args:
         env: The environment.
@@ -276,7 +54,7 @@ class CheckedEnv(gym.Wrapper):
     def __init__(self, env: gym.Env, index: int) -> None:
         super().__init__(env)
         self._space = env.observation_space
-        self._name = f"observation of environment {index}"
+        self._who = f"environment {index}"
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -284,31 +62,44 @@ class CheckedEnv(gym.Wrapper):
         """Starts an episode.
 
         Raises:
-            ValueError: The observation has another shape or dtype than the space.
+            ValueError: Something is not as the space or Gymnasium says.
         """
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._check(observation)
-        return observation, info
+        result = self.env.reset(seed=seed, options=options)
+        observation, info = checked_reset(result, self._who)
+        return self._observation(observation), self._info(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes one step.
 
         Raises:
-            ValueError: The observation has another shape or dtype than the space.
+            ValueError: Something is not as the space or Gymnasium says.
         """
-        result = self.env.step(action)
-        self._check(result[0])
-        return result
+        result = checked_step(self.env.step(action), self._who)
+        observation, reward, terminated, truncated, info = result
+        # Most are of these types, and to look at them is far quicker.
+        if type(reward) not in NUMBERS:
+            reward = checked_number(reward, f"reward of {self._who}")
+        if type(terminated) not in FLAGS:
+            terminated = checked_flag(terminated, f"terminated of {self._who}")
+        if type(truncated) not in FLAGS:
+            truncated = checked_flag(truncated, f"truncated of {self._who}")
+        observation = self._observation(observation)
+        return observation, reward, terminated, truncated, self._info(info)
 
-    def _check(self, observation: Any) -> None:
+    def _observation(self, observation: Any) -> Any:
         space = self._space
-        # Most are arrays, and this is far quicker.
         if (
-            not isinstance(observation, np.ndarray)
-            or observation.shape != space.shape
-            or observation.dtype != space.dtype
+            isinstance(observation, np.ndarray)
+            and observation.shape == space.shape
+            and observation.dtype == space.dtype
         ):
-            check_member(observation, space, self._name)
+            return observation.copy()
+        return checked_member(observation, space, f"observation of {self._who}")
+
+    def _info(self, info: Any) -> dict[str, Any]:
+        if not isinstance(info, dict):
+            raise ValueError(f"info of {self._who} must be a dict, got {info!r}")
+        return info
 
 
 def checked_worker(
@@ -320,11 +111,12 @@ def checked_worker(
     error_queue: Any,
     *rest: Any,
 ) -> None:
-    """Does what a worker of `AsyncVectorEnv` does, and three things more.
+    """Does what a worker of `AsyncVectorEnv` does, and four things more.
 
-    The environment is a `CheckedEnv`; whatever it raises, also while it is made, is
-    told to the process that trains; and Ctrl-C is left to that process, which
-    finishes the step.
+    The environment is a `CheckedEnv`. Whatever it raises, also while it is made, is
+    sent to the process that trains. Signals that ask a group of processes to end are
+    left to that process, which finishes the step and saves. When that process is gone,
+    this one ends too, also within a step.
 
     Args:
         index: The environment's number.
@@ -335,7 +127,12 @@ def checked_worker(
         error_queue: For what the environment raises.
         *rest: As Gymnasium's version has it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in LEFT_TO_THE_TRAINING:
+        if hasattr(signal, name):
+            # A handler, since programs that an environment starts would inherit
+            # SIG_IGN, and could not be ended by SIGTERM.
+            signal.signal(getattr(signal, name), lambda *_: None)
+    threading.Thread(target=_end_with_the_training, daemon=True).start()
     errors: Any = _Sendable(error_queue)
     try:
         env = CheckedEnv(make(), index)
@@ -351,6 +148,14 @@ def checked_worker(
         pipe.send((None, False))
         return
     _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, errors, *rest)
+
+
+def _end_with_the_training() -> None:
+    """Waits until the process that trains is gone, then ends this one at once."""
+    training = multiprocessing.parent_process()
+    if training is not None:
+        training.join()
+        os._exit(1)
 
 
 class _Sendable:

@@ -22,8 +22,8 @@ from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from kitae.envs import HostEnv, as_vector_env, make_vec_env, workers
-from kitae.envs.checks import check_member
+from kitae.envs import HostEnv, as_vector_env, guards, make_vec_env
+from kitae.envs.checks import checked_member
 from kitae.envs.workers import CheckedEnv
 
 SEED = np.random.SeedSequence(0)
@@ -120,7 +120,7 @@ def _imported_once():
 
 @pytest.fixture(autouse=True)
 def _little_grace(monkeypatch):
-    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(guards, "GRACE_SECONDS", 0.2)
 
 
 KILLED = "^environment 1's worker process was killed by SIGKILL at "
@@ -287,7 +287,7 @@ def test_an_environments_error_that_cannot_be_sent_is_an_error_all_the_same(
     def fails(t):
         raise ValueError(lambda: None)
 
-    monkeypatch.setattr(workers, "ARRIVAL_SECONDS", 0.5)
+    monkeypatch.setattr(guards, "ARRIVAL_SECONDS", 0.5)
     told = r"^environments \[1\] raised what cannot be sent .* at vector step 0$"
     with host(member(), member(fails)) as env, error_within(6, told):
         play(env)
@@ -494,7 +494,7 @@ RIGHT = {"n": 1, "two": (ZEROS, np.zeros(2, np.uint8))}
     ],
 )
 def test_observations_that_are_as_the_space_says_pass(space, observation):
-    check_member(observation, space, "observation")
+    checked_member(observation, space, "observation")
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_the_part_of_one_observation_that_is_wrong_is_named(
     space, observation, message
 ):
     with pytest.raises(ValueError, match=message):
-        check_member(observation, space, "x")
+        checked_member(observation, space, "x")
 
 
 # --- Forks and trainings --------------------------------------------------------------
