@@ -21,6 +21,7 @@ def test_public_names():
         "IBuffer",
         "OffPolicyAgent",
         "OnPolicyAgent",
+        "StopTraining",
         "TensorBoard",
         "Tracker",
         "WandB",

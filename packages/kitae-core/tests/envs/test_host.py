@@ -2,7 +2,15 @@ import gymnasium as gym
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
+from gymnasium.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    Sequence,
+    Tuple,
+)
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kitae.envs import HostEnv
@@ -354,3 +362,113 @@ def test_a_cartpole_row_is_dropped_exactly_when_it_is_a_reset():
         dropped += (~result.valid).sum()
         observation = result.observation
     assert dropped > 50
+
+
+@pytest.mark.parametrize("name", ["terminated", "truncated"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        np.zeros((2, 1), bool),
+        np.zeros(()),
+        np.zeros(3, bool),
+        None,
+        np.array([np.nan, 0.0]),
+        np.array(["False", "False"]),
+        np.zeros(2),
+        np.array([0, 2]),
+        [[True], [True, False]],
+    ],
+    ids=repr,
+)
+def test_refuses_flags_that_are_not_one_bool_of_each_environment(name, flags):
+    scripted = Scripted(good(), np.zeros(2))
+    right = scripted.step(None)
+    at = 2 if name == "terminated" else 3
+    scripted.step = lambda actions: (*right[:at], flags, *right[at + 1 :])
+    env = HostEnv(scripted)
+    with pytest.raises(ValueError, match=rf"{name} must be bool\[2\], got .* step 0"):
+        env.step(np.zeros(2, int))
+
+
+@pytest.mark.parametrize(
+    "reward, message",
+    [
+        (np.array([1j, 0]), "reward must be real numbers, got complex128 at vector"),
+        (np.array(["1", "2"]), "reward must be real numbers, got <U1"),
+        ([[1.0], [1.0, 2.0]], r"reward must be real numbers, got object"),
+        (None, r"reward must have shape \[2\], got \[\]"),
+    ],
+)
+def test_refuses_rewards_that_are_not_real_numbers(reward, message):
+    with pytest.raises(ValueError, match=message):
+        step(good(), reward if reward is not None else np.array(None))
+
+
+def test_refuses_a_vector_step_of_four_values():
+    scripted = Scripted(good(), np.zeros(2))
+    four = scripted.step(None)[:4]
+    scripted.step = lambda actions: four
+    message = "step of Scripted must return Gymnasium's five values .* got 4 values"
+    with pytest.raises(ValueError, match=message):
+        HostEnv(scripted).step(np.zeros(2, int))
+
+
+def test_a_final_observation_is_named_by_its_environment(world):
+    class Spoils(world.CountEnv):
+        def _observation(self):
+            ends = self.t == self.length and self.length == 3
+            return np.array([np.nan if ends else self.count], np.float32)
+
+    makers = [lambda n=n: Spoils(n) for n in (5, 4, 3)]
+    env = HostEnv(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.reset(SEED)
+    env.step(np.zeros(3, int))
+    env.step(np.zeros(3, int))
+    with pytest.raises(ValueError, match=r"environment 2 .* not finite"):
+        env.step(np.zeros(3, int))
+
+
+def box_env(world, space, seen=None):
+    class Continuous(world.CountEnv):
+        action_space = space
+
+    env = HostEnv(SyncVectorEnv([Continuous] * 2))
+    env.reset(SEED)
+    return env
+
+
+@pytest.mark.parametrize(
+    "space, actions, message",
+    [
+        (Box(-0.1, 0.1, (1,)), [[0.0], [2.87]], r"environment 1 .* Box\(-0.1, .*2.87"),
+        (
+            Box(0.0, np.inf, (1,)),
+            [[-0.5], [1.0]],
+            "environment 0 at vector step 0 .*-0",
+        ),
+        (Box(0.0, np.inf, (1,)), [[np.inf], [1.0]], "actions must be finite"),
+        (Box(0, 9, (1,), np.int64), [[0.5], [1.0]], "environment 0 .*Box.* got 0.5"),
+        (Box(0, 9, (1,), np.int64), [[0.0], [10.0]], "environment 1 .* got 10.0"),
+    ],
+)
+def test_refuses_box_actions_outside_the_space(world, space, actions, message):
+    env = box_env(world, space)
+    with pytest.raises(ValueError, match=message):
+        env.step(np.array(actions, np.float32))
+    assert env.env.envs[0].actions == []
+
+
+def test_a_bound_that_float32_rounds_up_is_sent_as_the_bound(world):
+    bound = 0.1  # float32 has 0.10000000149
+    assert float(np.float32(bound)) > bound
+    env = box_env(world, Box(-bound, bound, (1,), np.float64))
+    env.step(np.array([[bound], [-bound]], np.float32))
+    sent = [member.actions[0][0] for member in env.env.envs]
+    assert sent == [bound, -bound]
+
+
+def test_refuses_binary_actions_of_other_numbers(world):
+    env = box_env(world, MultiBinary(2))
+    env.step(np.array([[0, 1], [1, 1]]))
+    with pytest.raises(ValueError, match="actions must be 0 or 1"):
+        env.step(np.array([[0, 2], [1, 1]]))

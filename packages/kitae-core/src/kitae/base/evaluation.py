@@ -74,5 +74,5 @@ def evaluate(
                 so_far, lengths = statistics.unfinished
                 waits |= plays & (left > 0) & (lengths >= max_episode_steps)
                 for index in np.flatnonzero(waits & plays):
-                    note(index, float(so_far[index]))
+                    note(int(index), float(so_far[index]))
     return np.array([value for mine in returns for value in mine])

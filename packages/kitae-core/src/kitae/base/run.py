@@ -11,7 +11,7 @@ from kitae.base import checkpoint
 from kitae.base.files import replace_text
 from kitae.base.interrupts import Interrupt, held_back
 from kitae.base.report import Report, Silent
-from kitae.base.run_dir import CONFIG, locked
+from kitae.base.run_dir import CONFIG, locked, shown
 from kitae.base.saving import Saver
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.system import write_system
@@ -128,7 +128,7 @@ class Run:
                 return
         error.add_note(
             f"{agent.run_name} was saved at environment step {agent.step:,} in "
-            f"{agent.run_dir}: resume continues from there"
+            f"{shown(agent._own_run_dir())}: resume continues from there"
         )
 
     def _save(self, wait: bool) -> None:

@@ -16,6 +16,17 @@ LOCK = ".lock"
 PATIENCE_SECONDS = 0.2
 
 
+def shown(path: Path) -> Path:
+    """Returns a path for people to read: from the working directory on, if it is there.
+
+    Example:
+        >>> shown(Path("runs/first").absolute())
+        PosixPath('runs/first')
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def runs_root() -> Path:
     """Where runs are kept: `runs/` in the working directory, as an absolute path."""
     return Path("runs").absolute()
@@ -71,14 +82,14 @@ def locked(run_dir: Path) -> Iterator[None]:
         RuntimeError: Another has it.
     """
     if not run_dir.is_dir():
-        raise FileNotFoundError(f"there is no run in {run_dir}")
+        raise FileNotFoundError(f"there is no run in {shown(run_dir)}")
     lock = FileLock(run_dir / LOCK)
     try:
         lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=PATIENCE_SECONDS / 10)
     except Timeout:
         raise RuntimeError(
-            f"{run_dir} is being written by another training: wait until it ends, or "
-            "take another run_name"
+            f"{shown(run_dir)} is being written by another training: wait until it "
+            "ends, or take another run_name"
         ) from None
     try:
         yield

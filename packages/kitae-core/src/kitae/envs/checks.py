@@ -324,8 +324,8 @@ def _outside(
     if not np.isfinite(value):
         return ValueError(f"actions must be finite, got {actions.tolist()} {where}")
     return ValueError(
-        f"the action of environment {env} {where} must be in {space}, got {value}: the "
-        "agent must bring its actions into the space, or the environment must take "
+        f"the action of environment {env} {where} must be in {space}, got {value!s}: "
+        "the agent must bring its actions into the space, or the environment must take "
         "others, by gymnasium.wrappers.ClipAction or RescaleAction for example"
     )
 

@@ -1,5 +1,6 @@
 """One way to step any Gymnasium vector environment, whatever its autoreset mode."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -221,6 +222,8 @@ class HostEnv:
                 "reset's are by now: copy final observations before the reset"
             )
         stacked = self._check(stack(rows, space), len(envs), self._steps, envs=envs)
+        if not self._guard.copies_final:
+            self._warn_if_reset(stacked, jax.tree.map(lambda x: x[envs], observation))
 
         def replace(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
             column = column.copy()
@@ -228,6 +231,21 @@ class HostEnv:
             return column
 
         return jax.tree.map(replace, observation, stacked)
+
+    def _warn_if_reset(self, final: Any, following: Any) -> None:
+        """Warns, once, if final observations are just those after the reset."""
+        pairs = zip(jax.tree.leaves(final), jax.tree.leaves(following), strict=True)
+        if all(np.array_equal(one, other) for one, other in pairs):
+            self._guard.copies_final = True
+            warnings.warn(
+                f"{self._name} gives final observations that equal those after the "
+                "reset. If its environments change one array in place, they are lost: "
+                "Gymnasium's worker sends them after the reset. Make the vector with "
+                "worker=checked_worker of kitae.envs.workers, or by make_vec_env(..., "
+                'vectorization_mode="async")',
+                RuntimeWarning,
+                stacklevel=5,
+            )
 
     def _seeds(self, seed: np.random.SeedSequence) -> Any:
         seeds = [int(word) for word in seed.generate_state(self.n_envs)]

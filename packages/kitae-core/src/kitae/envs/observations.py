@@ -127,8 +127,8 @@ class _Limits:
             self._low, self._high = self._hard
             self.checked = self._low is not None
             warnings.warn(
-                f"{who} is {value}, outside the bounds of {self._space}; it is used as "
-                "it is, and further values outside are not reported",
+                f"{who} is {value!s}, outside the bounds of {self._space}; it is used "
+                "as it is, and further values outside are not reported",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -137,7 +137,7 @@ class _Limits:
         elif isinstance(self._space, Box):
             held = jax.dtypes.canonicalize_dtype(array.dtype)
             raise ValueError(
-                f"{who} is {value}, which {held} does not hold: JAX keeps "
+                f"{who} is {value!s}, which {held} does not hold: JAX keeps "
                 f"{array.dtype} as {held} unless JAX_ENABLE_X64=1; rescale the "
                 "observation, with gymnasium.wrappers.TransformObservation for example"
             )
@@ -147,7 +147,7 @@ class _Limits:
                 for limit in self._hard
             )
             raise ValueError(
-                f"{who} must be in [{low}, {high}] as {self._space} says, got {value}"
+                f"{who} must be in [{low}, {high}] as {self._space} says, got {value!s}"
             )
 
 
