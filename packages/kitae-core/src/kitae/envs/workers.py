@@ -147,7 +147,12 @@ def checked_worker(
         pipe.recv()
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, errors, *rest)
+    try:
+        _async_worker(
+            index, lambda: env, pipe, parent_pipe, shared_memory, errors, *rest
+        )
+    except (EOFError, ConnectionError):
+        os._exit(1)  # the process that trains is gone, and nobody reads a traceback
 
 
 def _end_with_the_training() -> None:
