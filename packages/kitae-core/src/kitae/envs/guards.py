@@ -174,6 +174,8 @@ def _take_any_infos(env: Any) -> None:
     add_one = type(env)._add_info
 
     def add(infos: dict[str, Any], info: dict[str, Any], index: int) -> dict[str, Any]:
+        if not info:
+            return infos
         try:
             return add_one(env, infos, info, index)
         except Exception:

@@ -54,6 +54,7 @@ class CheckedEnv(gym.Wrapper):
     def __init__(self, env: gym.Env, index: int) -> None:
         super().__init__(env)
         self._space = env.observation_space
+        self._shape, self._dtype = self._space.shape, self._space.dtype
         self._who = f"environment {index}"
 
     def reset(
@@ -74,7 +75,9 @@ class CheckedEnv(gym.Wrapper):
         Raises:
             ValueError: Something is not as the space or Gymnasium says.
         """
-        result = checked_step(self.env.step(action), self._who)
+        result = self.env.step(action)
+        if type(result) is not tuple or len(result) != 5:
+            result = checked_step(result, self._who)
         observation, reward, terminated, truncated, info = result
         # Most are of these types, and to look at them is far quicker.
         if type(reward) not in NUMBERS:
@@ -83,18 +86,18 @@ class CheckedEnv(gym.Wrapper):
             terminated = checked_flag(terminated, f"terminated of {self._who}")
         if type(truncated) not in FLAGS:
             truncated = checked_flag(truncated, f"truncated of {self._who}")
-        observation = self._observation(observation)
-        return observation, reward, terminated, truncated, self._info(info)
+        if type(info) is not dict:
+            info = self._info(info)
+        return self._observation(observation), reward, terminated, truncated, info
 
     def _observation(self, observation: Any) -> Any:
-        space = self._space
         if (
-            isinstance(observation, np.ndarray)
-            and observation.shape == space.shape
-            and observation.dtype == space.dtype
+            type(observation) is np.ndarray
+            and observation.shape == self._shape
+            and observation.dtype == self._dtype
         ):
             return observation.copy()
-        return checked_member(observation, space, f"observation of {self._who}")
+        return checked_member(observation, self._space, f"observation of {self._who}")
 
     def _info(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):
