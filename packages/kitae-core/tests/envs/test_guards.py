@@ -541,7 +541,8 @@ def test_forked_workers_are_warned_of_once():
 def test_a_training_ends_with_the_error_of_a_worker(world):
     with host(member(), member(die())) as env:
         agent = world.make_agent(env.env)
-        with error_within(20, KILLED + "vector step 2$"):
+        told = KILLED + "vector step 2\nrun was saved at environment step 4 in runs/run"
+        with error_within(20, told):
             agent.train(env.env, 100)
 
 

@@ -229,7 +229,7 @@ def test_an_async_vector_with_gymnasiums_worker_is_warned_of():
     env.reset(SEED)
     env.step(np.zeros(2, int))
     env.step(np.zeros(2, int))
-    with pytest.warns(RuntimeWarning, match="worker=checked_worker"):
+    with pytest.warns(RuntimeWarning, match="change one array in place, they are lost"):
         env.step(np.zeros(2, int))
     vector.close()
 

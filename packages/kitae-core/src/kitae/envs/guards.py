@@ -58,14 +58,15 @@ def workers_start() -> Iterator[None]:
 
 
 def checked_workers(env: VectorEnv) -> None:
-    """Takes note that the workers of `env` are `kitae.envs.workers.checked_worker`.
+    """Takes note that the workers of `env` are `kitae.envs.workers.checked_worker`."""
+    vector: Any = env.unwrapped
+    _checked.add(vector)
+    _end_by_kill(vector)
 
-    These leave SIGTERM to the process that trains, so to end one takes SIGKILL, also
-    where Python or Gymnasium ends it.
-    """
-    workers: Any = env.unwrapped
-    _checked.add(workers)
-    for process in workers.processes:
+
+def _end_by_kill(env: Any) -> None:
+    """Has Python and Gymnasium end workers by SIGKILL: they leave SIGTERM to others."""
+    for process in env.processes:
         process._popen.terminate = process._popen.kill
 
 
@@ -208,6 +209,7 @@ class WorkerGuard(Guard):
 
     def __init__(self, env: AsyncVectorEnv, timeout: float) -> None:
         self._env: Any = env
+        _end_by_kill(env)
         self._call = _Call(env.processes, env.error_queue, timeout)
         self._pipes = [
             pipe and _Pipe(index, pipe, self._call)

@@ -240,9 +240,8 @@ class HostEnv:
             warnings.warn(
                 f"{self._name} gives final observations that equal those after the "
                 "reset. If its environments change one array in place, they are lost: "
-                "Gymnasium's worker sends them after the reset. Make the vector with "
-                "worker=checked_worker of kitae.envs.workers, or by make_vec_env(..., "
-                'vectorization_mode="async")',
+                "Gymnasium's workers send them after the reset. Make the vector by "
+                'make_vec_env(..., vectorization_mode="async")',
                 RuntimeWarning,
                 stacklevel=5,
             )
