@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 
 from kitae.base import checkpoint
-from kitae.base.files import replace_text
+from kitae.base.files import write_file
 from kitae.base.interrupts import Interrupt, held_back
 from kitae.base.report import Report, Silent
 from kitae.base.run_dir import CONFIG, locked
-from kitae.base.saving import Saver
+from kitae.base.saving import Saver, go_back
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.system import write_system
 from kitae.config.schedule import crossed
@@ -30,6 +31,7 @@ class Run:
         saver: Writes its checkpoints.
         interrupt: Whether it is to end early.
         saved_at: The environment step at which the agent was saved as it is.
+        run_dir: Where the run is written. None: another process writes it.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class Run:
         saver: Saver,
         interrupt: Interrupt,
         saved_at: int | None,
+        run_dir: Path | None,
     ) -> None:
         self.report = report
         self._agent = agent
         self._saver = saver
         self._interrupt = interrupt
         self._saved_at = saved_at
+        self._run_dir = run_dir
+        self._first_step = agent.step
 
     @property
     def interrupted(self) -> bool:
@@ -61,6 +66,7 @@ class Run:
             SystemExit: SIGTERM came; the agent was saved first.
         """
         agent, frequency = self._agent, self._agent.config.train_cfg.save_frequency
+        self.begin()
         self.report.after_step(before, agent.step)
         self._saver.check()
         due = frequency > 0 and crossed(before, agent.step, frequency)
@@ -70,6 +76,15 @@ class Run:
             self._save(wait=ends)
         self._interrupt.raise_if_pressed()
         return due
+
+    def begin(self) -> None:
+        """Once a step was taken, leaves the branch of later checkpoints behind.
+
+        Not before: a training that is refused changes nothing.
+        """
+        if self._run_dir is not None and self._agent.step > self._first_step:
+            checkpoint.retire(self._run_dir, self._first_step)
+            self._run_dir = None
 
     def finish(self) -> None:
         """Writes the last row of the metrics and the last checkpoint."""
@@ -107,16 +122,22 @@ def running(
     if jax.process_index() != 0:
         with Saver(None, *keep) as saver, held_back() as interrupt:
             silent = Silent(agent, statistics, until)
-            yield Run(agent, silent, saver, interrupt, saved_at)
+            yield Run(agent, silent, saver, interrupt, saved_at, None)
         return
     run_dir = agent._own_run_dir()
     with locked(run_dir):
         checkpoint.clean(run_dir)
-        replace_text(run_dir / CONFIG, config_to_json(agent.config))
+        if agent.step < until:
+            go_back(agent, run_dir)
+        write_file(run_dir / CONFIG, config_to_json(agent.config))
         write_system(run_dir, agent)
         with (
             Saver(run_dir, *keep) as saver,
             Report(agent, statistics, until) as report,
             held_back() as interrupt,
         ):
-            yield Run(agent, report, saver, interrupt, saved_at)
+            run = Run(agent, report, saver, interrupt, saved_at, run_dir)
+            try:
+                yield run
+            finally:
+                run.begin()  # before the report writes the episodes of a step

@@ -1,10 +1,12 @@
 """The CSV files of a run, read as columns of numbers."""
 
 import csv
-import io
+import os
 from pathlib import Path
 
 import numpy as np
+
+from kitae.base.tables import LARGEST, whole_lines
 
 METRICS, EPISODES = "metrics.csv", "episodes.csv"
 STEP = "env_step"
@@ -38,21 +40,26 @@ def read_episodes(run_dir: Path) -> Columns:
 
 
 def _read(path: Path, required: tuple[str, ...]) -> Columns:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {name: np.empty(0) for name in required}
     try:
-        content = path.read_text(encoding="utf-8")
-        # A training may have written a part of the last line.
-        whole = io.StringIO(content[: content.rfind("\n") + 1])
-        header, *rows = csv.reader(whole)
-        cells = [[float(cell or "nan") for cell in row] for row in rows]
+        # Of the last line a training may have written a part.
+        rows = csv.reader(whole_lines(path))
+        header = next(rows, [])
+        cells = [np.array([float(cell or "nan") for cell in row]) for row in rows]
+        if any(len(row) != len(header) for row in cells):
+            raise ValueError(f"a row has not {len(header)} cells, as the header has")
         table = np.array(cells, np.float64).reshape(len(cells), len(header))
         columns = dict(zip(header, table.T, strict=True))
         for name in required:
             if not np.isfinite(columns[name]).all():
                 raise ValueError(f"a row has no {name}")
-    except (ValueError, KeyError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from None
+        if (np.abs(table[np.isfinite(table)]) > LARGEST).any():
+            raise ValueError(f"a number is larger than {LARGEST:g}")
+        if (columns[STEP] < 0).any():
+            raise ValueError(f"{STEP} is below 0")
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error!r:.300}") from None
     return columns
 
 
