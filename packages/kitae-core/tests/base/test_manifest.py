@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import struct
 import zipfile
 from hashlib import sha256
@@ -162,11 +161,6 @@ def header(text):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 
 
-def patched(content, old, new, times=1):
-    assert content.count(old) >= times
-    return content.replace(old, new)
-
-
 CENTRAL = b"PK\x01\x02"
 
 
@@ -183,34 +177,19 @@ def of_method(method):
 
 
 ARCHIVES = {
-    "not an archive": lambda: b"PK" * 300,
     "packed": lambda: archive(WHOLE, compression=zipfile.ZIP_DEFLATED),
     "packed by another method": lambda: of_method(99),
     "encrypted": encrypted,
     "a member more": lambda: archive([*WHOLE, ("2.npy", b"x")]),
-    "a member less": lambda: archive(WHOLE[:1]),
-    "another name": lambda: archive([WHOLE[0], ("../1.npy", WHOLE[1][1])]),
-    "twice": lambda: archive([WHOLE[0], WHOLE[1], ("2.npy", WHOLE[1][1])]),
-    "another shape": lambda: archive([WHOLE[0], ("1.npy", npy(LIKE["w"].T.copy()))]),
-    "another dtype": lambda: archive([("0.npy", npy(np.zeros(2, "f8"))), WHOLE[1]]),
+    "an array that is there twice": lambda: archive([*WHOLE, ("2.npy", WHOLE[1][1])]),
     "larger than it says": lambda: archive([WHOLE[0], ("1.npy", WHOLE[1][1] * 9)]),
     "no header": lambda: archive([("0.npy", b"x" * 136), WHOLE[1]]),
     "half a header": lambda: archive([("0.npy", header("{'descr': (")), WHOLE[1]]),
     "a header that is not closed": lambda: archive(
         [("0.npy", header("{'descr': '<u4', 'x': (((" + "(" * 80)), WHOLE[1]]
     ),
-    "a header of objects": lambda: archive(
-        [
-            ("0.npy", header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}")),
-            WHOLE[1],
-        ]
-    ),
     "a header of version 3": lambda: archive(
         [("0.npy", npy(LIKE["n"], (3, 0))), WHOLE[1]]
-    ),
-    "no directory": lambda: archive(WHOLE)[: archive(WHOLE).index(CENTRAL)],
-    "a directory elsewhere": lambda: patched(
-        archive(WHOLE), struct.pack("<L", archive(WHOLE).index(CENTRAL)), b"\xff" * 4
     ),
 }
 
@@ -234,10 +213,3 @@ def test_what_unpacks_to_much_more_is_refused_before_it_is_read(path, monkeypatc
     set_archive(path, bomb)
     monkeypatch.setattr(zipfile.ZipFile, "open", None)  # no member is looked into
     refused()
-
-
-def test_numbers_in_the_archive_are_what_the_manifest_says(path):
-    spoilt = LIKE["w"].copy()
-    spoilt[0, 0] = math.pi
-    set_archive(path, archive([WHOLE[0], ("1.npy", npy(spoilt))]))
-    assert checkpoint.read(RUN).tree("state", LIKE)["w"][0, 0] == np.float32(math.pi)

@@ -414,7 +414,10 @@ class BaseAgent(IAgent):
             )
         saved = saving.chosen(run_dir, step)
         saving.check_same_algorithm(cls, saved)
-        config = config_from_json(json.dumps(saved.facts["config"]), params_type)
+        try:
+            config = config_from_json(json.dumps(saved.facts["config"]), params_type)
+        except ValueError as error:
+            raise ValueError(f"{saved.path / checkpoint.MANIFEST}: {error}") from None
         agent = cls(run_dir.name, config, **kwargs)
         agent.run_dir = run_dir
         agent.state = saved.tree(saving.STATE, agent.state)

@@ -344,7 +344,11 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     agent = agent or _shipped_agent(run_dir)
     agent_type = find_agent(agent)
     assert agent_type.params_type is not None  # which find_agent asks for
-    told = config_from_json(read_file(config, MAX_JSON_BYTES), agent_type.params_type)
+    try:
+        content = read_file(config, MAX_JSON_BYTES)
+        told = config_from_json(content, agent_type.params_type)
+    except ValueError as error:
+        raise ValueError(f"{config} is damaged: {error}") from None
     if os.path.lexists(path):
         start = read_settings(path, agent, agent_type)
     else:
