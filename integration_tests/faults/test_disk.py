@@ -33,7 +33,7 @@ def small_disk():
     folder = Path("runs").absolute()
     mount(folder, "-t", "tmpfs", "-o", "size=200k", "tmpfs")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def overlay():
     layers = "lowerdir=lower,upperdir=upper,workdir=work"
     mount(folder, "-t", "overlay", "overlay", "-o", layers)
     yield folder / "run"
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def facts(step):

@@ -121,10 +121,13 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         OSError: It cannot be read.
     """
     with open_file(path) as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ValueError(f"{path} is too large: more than {max_bytes:,} bytes")
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise ValueError(
+                f"{path} is too large: it has {size:,} bytes, at most {max_bytes:,} "
+                "are read"
+            )
+        return file.read(max_bytes)  # of one that grows meanwhile, no more
 
 
 def check_folder(path: Path) -> Path:
