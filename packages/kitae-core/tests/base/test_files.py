@@ -56,7 +56,7 @@ def test_a_name_of_any_length_can_be_written():
 def test_no_more_is_read_than_may_be():
     Path("large").write_bytes(b"x" * 11)
     assert read_file(Path("large"), 11) == b"x" * 11
-    with pytest.raises(ValueError, match="large is too large: it has 11 bytes, at most 10"):
+    with pytest.raises(ValueError, match="large is too large: it has 11 bytes"):
         read_file(Path("large"), 10)
 
 

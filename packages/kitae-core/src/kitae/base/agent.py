@@ -347,7 +347,8 @@ class BaseAgent(IAgent):
         Args:
             env: As for `train`.
             n_env_steps: Environment steps in all, those of the checkpoint included.
-            step: Of the checkpoint. Default: the newest.
+            step: Of the checkpoint. Default: the newest. Later ones are left: a warning
+                names them, and they are removed when this training has written one.
             devices: As for `train`.
             trackers: As for `train`.
 

@@ -101,7 +101,8 @@ def resume(
     Args:
         run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
         n_env_steps: Environment steps in all. Default: as many as it was to have.
-        step: Of which checkpoint. Default: the newest.
+        step: Of which checkpoint. Default: the newest. Later ones are removed once this
+            training has written one.
         agent: Needed for an agent of your own: module:Class.
         wandb: A project of Weights & Biases that is sent the metrics.
     """
