@@ -11,7 +11,7 @@ import pytest
 
 from kitae.algos import DQN
 from kitae.algos.cli.settings import read_settings, settings_of
-from kitae.base import checkpoint
+from kitae.base import TensorBoard, WandB, checkpoint
 from kitae.base.run_dir import is_locked, locked
 from kitae.base.system import write_system
 from kitae.runs import find_runs, plot_runs, read_evaluations, read_run, write_report
@@ -180,6 +180,15 @@ def test_a_named_pipe_is_never_waited_for(patience, name):
     page = write_report(RUN).read_text(encoding="utf-8")
     if name in (*FILES, "evaluation.json"):
         assert f"{name} is not a regular file" in page
+
+
+def test_trackers_write_through_no_link(home):
+    (RUN / "tensorboard").symlink_to(home)
+    put_link(RUN / "wandb.json", home / "notes")
+    with pytest.raises(ValueError, match="tensorboard is a link"):
+        TensorBoard().start(RUN, None, 0)
+    with pytest.raises(ValueError, match=r"wandb\.json is a link"):
+        WandB("project").start(RUN, None, 0)
 
 
 def test_a_temporary_of_an_older_version_is_no_trap(home):

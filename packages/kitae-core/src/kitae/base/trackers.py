@@ -1,12 +1,13 @@
 """Where the metrics of a training go besides its own CSV files."""
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kitae.base.files import read_file, write_file
+from kitae.base.files import check_folder, read_file, write_file
 from kitae.config import AlgoConfig
 from kitae.config.serial import MAX_JSON_BYTES, config_to_json, strict_json
 
@@ -111,8 +112,8 @@ class TensorBoard(Tracker):
 
     def start(self, run_dir: Path, config: AlgoConfig, env_step: int) -> None:
         """Opens a new file; what an interrupted run wrote after this is not shown."""
-        folder = str(run_dir / "tensorboard")
-        self._writer = self._make(folder, purge_step=env_step + 1)
+        folder = check_folder(run_dir / "tensorboard")
+        self._writer = self._make(str(folder), purge_step=env_step + 1)
 
     def log(self, env_step: int, metrics: Mapping[str, float]) -> None:
         """Writes each value as a scalar."""
@@ -181,7 +182,7 @@ def _run_id(path: Path) -> str | None:
     Raises:
         ValueError: The file is damaged.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         run_id = strict_json(read_file(path, MAX_JSON_BYTES))["id"]

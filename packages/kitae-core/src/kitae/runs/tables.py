@@ -2,6 +2,7 @@
 
 import csv
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,17 @@ def _read(path: Path, required: tuple[str, ...]) -> Columns:
     try:
         # Of the last line a training may have written a part.
         rows = csv.reader(whole_lines(path))
-        header = next(rows, [])
-        cells = [np.array([float(cell or "nan") for cell in row]) for row in rows]
-        if any(len(row) != len(header) for row in cells):
-            raise ValueError(f"a row has not {len(header)} cells, as the header has")
-        table = np.array(cells, np.float64).reshape(len(cells), len(header))
+        header = next(rows, None)
+        if not header:
+            raise ValueError("it has no header")
+        cells = array("d")
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(
+                    f"a row has {len(row)} cells, the header {len(header)}"
+                )
+            cells.extend(float(cell or "nan") for cell in row)
+        table = np.array(cells).reshape(-1, len(header))
         columns = dict(zip(header, table.T, strict=True))
         for name in required:
             if not np.isfinite(columns[name]).all():
