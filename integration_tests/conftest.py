@@ -3,6 +3,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# As `hatch run fuzz` asks for it.
+settings.register_profile("fuzz", max_examples=2_000)
 
 ROOT = Path(__file__).parent.parent
 

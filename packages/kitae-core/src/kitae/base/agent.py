@@ -357,7 +357,8 @@ class BaseAgent(IAgent):
         Args:
             env: As for `train`.
             n_env_steps: Environment steps in all, those of the checkpoint included.
-            step: Of the checkpoint. Default: the newest.
+            step: Of the checkpoint. Default: the newest. Later ones are left: a warning
+                names them, and they are removed when this training has written one.
             devices: As for `train`.
             trackers: As for `train`.
 
@@ -424,7 +425,10 @@ class BaseAgent(IAgent):
             )
         saved = saving.chosen(run_dir, step)
         saving.check_same_algorithm(cls, saved)
-        config = config_from_json(json.dumps(saved.facts["config"]), params_type)
+        try:
+            config = config_from_json(json.dumps(saved.facts["config"]), params_type)
+        except ValueError as error:
+            raise ValueError(f"{saved.path / checkpoint.MANIFEST}: {error}") from None
         agent = cls(run_dir.name, config, **kwargs)
         agent.run_dir = run_dir
         agent.state = saved.tree(saving.STATE, agent.state)

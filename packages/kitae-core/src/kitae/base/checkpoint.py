@@ -5,14 +5,17 @@ for each part of what is saved, and `manifest.json` with the format's version, t
 facts, each leaf's path, shape and dtype, and the SHA-256 of every file, its own
 included. It is written under another name and renamed when it is complete. Nothing in
 it is ever unpickled, and what the disk returns is believed only if its hash is right.
+
+Only real directories with the plain name of a step count. Others are `.<step>.tmp`,
+which is not complete; `.<step>.old`, which is being replaced; and `.<step>.retired`,
+which is of a branch that the run has left.
 """
 
-import hashlib
-import json
+import errno
 import os
 import re
 import shutil
-import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.lib.format import write_array
 
-from kitae.base.files import sync_folder, write_synced
-from kitae.config.serial import strict_json
+from kitae.base import manifest
+from kitae.base.archive import Arrays, check_part, read_part, write_part
+from kitae.base.files import (
+    check_folder,
+    move_folder,
+    read_file,
+    remove_any,
+    sync_folder,
+    write_file,
+)
+from kitae.config.serial import MAX_JSON_BYTES
 
-FORMAT = 1
 MANIFEST = "manifest.json"
-Arrays = dict[str, np.ndarray]
+_STEP = "(0|[1-9][0-9]{0,18})"
+_LEFT = r"(tmp|old|retired|old\.tmp|retired\.tmp)"
+_NAME = re.compile(rf"{_STEP}|\.{_STEP}\.{_LEFT}")
 
 
 def host_arrays(tree: Any, *, copy: bool) -> Arrays:
@@ -65,25 +77,27 @@ def write(
 
     Raises:
         OSError: It could not be written; what was there before still is.
+        ValueError: `checkpoints` is a link.
     """
-    folder = run_dir / "checkpoints"
+    folder = check_folder(run_dir / "checkpoints")
     final, temporary = folder / str(step), folder / f".{step}.tmp"
     try:
         folder.mkdir(exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_any(temporary)
         temporary.mkdir()
-        manifest = {
-            "format": FORMAT,
+        body = {
+            "format": manifest.FORMAT,
             "facts": facts,
             "parts": {
-                name: _write_part(temporary / f"{name}.npz", arrays)
+                name: write_part(temporary / f"{name}.npz", arrays)
                 for name, arrays in parts.items()
             },
         }
-        write_synced(temporary / MANIFEST, _sealed(manifest))
+        write_file(temporary / MANIFEST, manifest.sealed(body))
         sync_folder(temporary)
-        if final.exists():
-            final.rename(folder / f".{step}.old")
+        if os.path.lexists(final):
+            remove_any(folder / f".{step}.old")
+            move_folder(final, folder / f".{step}.old", first=MANIFEST)
         temporary.rename(final)
         sync_folder(folder)
     except OSError as error:
@@ -93,31 +107,13 @@ def write(
         raise OSError(
             error.errno,
             f"the checkpoint of step {step} could not be written ({kept}): "
-            f"{error.strerror}",
+            f"{error.strerror or error}",
             str(final),
         ) from error
-    shutil.rmtree(folder / f".{step}.old", ignore_errors=True)
+    # What it replaces, and the branch that the run left for this one.
+    for _, left in [*_found(run_dir, "old"), *_found(run_dir, "retired")]:
+        shutil.rmtree(left, ignore_errors=True)
     return final
-
-
-def _write_part(path: Path, arrays: Arrays) -> dict[str, Any]:
-    with path.open("wb") as file:
-        # As `np.savez` does, which in older versions leaves the archive open when the
-        # disk is full. An array of bfloat16 is written as bytes of no kind; the
-        # manifest knows it.
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in _numbered(list(arrays.values())).items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    write_array(member, np.asanyarray(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    return {
-        "sha256": _sha256(path),
-        "leaves": [
-            {"path": name, "dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in arrays.items()
-        ],
-    }
 
 
 @dataclass(frozen=True)
@@ -168,24 +164,36 @@ class Saved:
                     f"{self.path} holds {name}{leaf['path']} as {leaf['dtype']}"
                     f"{leaf['shape']}, the agent as {spec.dtype}{list(spec.shape)}"
                 )
-        arrays = self._read(name, told, specs)
+        arrays = self._read(name, specs)
         leaves = [_rebuilt(arrays[path], like) for path, like in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _read(self, name: str, told: list[Any], specs: dict[str, Any]) -> Arrays:
+    def check_files(self) -> None:
+        """Refuses files that are missing or of another size; no array is read.
+
+        Raises:
+            ValueError: One is, and it is named.
+        """
+        for name, part in self._parts.items():
+            path = self.path / f"{name}.npz"
+            try:
+                check_part(path, part)
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged or missing: {error}") from None
+
+    def _read(self, name: str, specs: dict[str, Any]) -> Arrays:
         path = self.path / f"{name}.npz"
         try:
-            if _sha256(path) != self._parts[name]["sha256"]:
-                raise ValueError("its SHA-256 is not the manifest's")
-            if not zipfile.is_zipfile(path):
-                raise ValueError("it is no .npz file")
-            with np.load(path, allow_pickle=False) as file:
-                stored = [file[member] for member in _numbered(told)]
+            if name not in self._parts:
+                raise ValueError("the manifest does not know it")
+            part = self._parts[name]
             return {
                 leaf["path"]: _checked(array, specs[leaf["path"]])
-                for leaf, array in zip(told, stored, strict=True)
+                for leaf, array in zip(
+                    part["leaves"], read_part(path, part), strict=True
+                )
             }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except ValueError as error:
             offer = _offer(self.path.parent.parent, self.step)
             raise ValueError(f"{path} is damaged or missing: {error}{offer}") from None
 
@@ -199,86 +207,134 @@ def read(run_dir: Path, step: int | None = None) -> Saved:
 
     Raises:
         FileNotFoundError: There is none, or none of that step.
-        ValueError: The manifest is damaged or missing.
+        ValueError: The manifest is damaged or missing, or `checkpoints` is a link.
     """
-    folder, known = run_dir / "checkpoints", steps(run_dir)
+    folder, known = run_dir / "checkpoints", _finished(run_dir)
     if not known:
         raise FileNotFoundError(f"{folder} holds no checkpoint")
     if step is None:
-        step = known[-1]
+        step = max(known)
     if step not in known:
         raise FileNotFoundError(
-            f"{folder} holds no checkpoint of step {step}, but of {known}"
+            f"{folder} holds no checkpoint of step {step}, but of {sorted(known)}"
         )
-    path = folder / str(step)
-    if not path.exists():
-        path = folder / f".{step}.old"
     try:
-        manifest = _opened((path / MANIFEST).read_bytes())
+        return _opened(known[step], step)
+    except ValueError as error:
+        raise ValueError(f"{error}{_offer(run_dir, step)}") from None
+
+
+def _opened(path: Path, step: int) -> Saved:
+    try:
+        body = manifest.opened(read_file(path / MANIFEST, MAX_JSON_BYTES))
+        if body["facts"]["step"] != step:
+            raise ValueError(f"it is of step {body['facts']['step']}")
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path / MANIFEST} is damaged or missing: {error}{_offer(run_dir, step)}"
-        ) from None
-    if manifest["format"] != FORMAT:
-        raise ValueError(
-            f"{path / MANIFEST} is of format {manifest['format']!r}, this version of "
-            f"kitae-core reads format {FORMAT}"
-        )
-    return Saved(path, step, manifest["facts"], manifest["parts"])
+        raise ValueError(f"{path / MANIFEST} is damaged or missing: {error}") from None
+    return Saved(path, step, body["facts"], body["parts"])
+
+
+def read_whole(run_dir: Path, step: int) -> Saved | None:
+    """Reads a manifest, and looks whether the files are as large as it says.
+
+    Their hashes are not computed: that would read everything.
+
+    Returns:
+        The checkpoint. None: it is damaged, or there is none.
+    """
+    path = _finished(run_dir).get(step)
+    if path is None:
+        return None
+    try:
+        saved = _opened(path, step)
+        saved.check_files()
+    except ValueError:
+        return None
+    return saved
 
 
 def steps(run_dir: Path) -> list[int]:
-    """Returns the steps of the finished checkpoints, ascending."""
-    folder = run_dir / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    found = (re.fullmatch(r"(?a:\.(\d+)\.old|(\d+))", name) for name in names)
-    return sorted({int(match[1] or match[2]) for match in found if match})
+    """Returns the steps of the finished checkpoints, ascending.
+
+    Raises:
+        ValueError: `checkpoints` is a link.
+    """
+    return sorted(_finished(run_dir))
 
 
 def clean(run_dir: Path) -> None:
-    """Removes what a killed save left; only for who holds the run's lock."""
-    folder = run_dir / "checkpoints"
-    for left in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-        final = folder / left.name.split(".")[1]
-        if left.suffix == ".old" and not final.exists():
-            left.rename(final)  # killed between the two renames of a replacement
-        else:
-            shutil.rmtree(left)
+    """Removes what a killed save left; only for who holds the run's lock.
+
+    What was retired stays until the next checkpoint is complete.
+    """
+    finished = _finished(run_dir)
+    for kind in ("tmp", "old.tmp", "retired.tmp", None, "old"):
+        for step, left in list(_found(run_dir, kind)):
+            if kind == "old" and finished[step] == left:
+                # Killed between the two moves of a replacement.
+                move_folder(left, left.with_name(str(step)), first=MANIFEST)
+            elif kind is not None or finished.get(step) != left:
+                shutil.rmtree(left)
+
+
+def retire(run_dir: Path, after: int) -> list[int]:
+    """Sets checkpoints aside that are later than `after`: the run has left that branch.
+
+    They are checkpoints no longer, and the next `write` removes them. A training that
+    is killed on the way goes on from the newest that is left.
+
+    Returns:
+        Their steps, ascending.
+    """
+    later = sorted((step, path) for step, path in _found(run_dir) if step > after)
+    for step, path in reversed(later):
+        target = path.with_name(f".{step}.retired")
+        remove_any(target)
+        move_folder(path, target, first=MANIFEST)
+    return [step for step, _ in later]
 
 
 def remove(run_dir: Path, step: int) -> None:
     """Removes a checkpoint, which is none any more from the first moment on."""
-    path = run_dir / "checkpoints" / str(step)
+    path = check_folder(run_dir / "checkpoints") / str(step)
     doomed = path.with_name(f".{step}.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    path.rename(doomed)
+    remove_any(doomed)
+    try:
+        path.rename(doomed)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # On an overlay file system. Without its manifest nobody reads the rest.
+        (path / MANIFEST).unlink(missing_ok=True)
+        doomed = path
     shutil.rmtree(doomed)
 
 
-def _sealed(manifest: dict[str, Any]) -> bytes:
-    """Writes a manifest with its own hash; in one form only, so every byte counts."""
-    digest = hashlib.sha256(_canonical(manifest)).hexdigest()
-    return _canonical({**manifest, "sha256": digest})
+def _finished(run_dir: Path) -> dict[int, Path]:
+    """Returns the finished checkpoints; one that is being replaced is not gone yet."""
+    old, found = dict(_found(run_dir, "old")), dict(_found(run_dir))
+    for step, _ in [*old.items(), *_found(run_dir, "retired")]:
+        if step in found and not (found[step] / MANIFEST).exists():
+            del found[step]  # killed while it was moved, see `move_folder`
+    return {**old, **found}
 
 
-def _opened(content: bytes) -> dict[str, Any]:
-    manifest = strict_json(content)
-    fields = {"format", "facts", "parts", "sha256"}
-    if not isinstance(manifest, dict) or set(manifest) != fields:
-        raise ValueError("it is no manifest")
-    body = {name: value for name, value in manifest.items() if name != "sha256"}
-    if _sealed(body) != content:
-        raise ValueError("its SHA-256 is another")
-    return body
-
-
-def _canonical(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode()
+def _found(run_dir: Path, kind: str | None = None) -> Iterator[tuple[int, Path]]:
+    """Yields step and path of the directories of a kind; None: the finished ones."""
+    folder = check_folder(run_dir / "checkpoints")
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and match[3] == kind and path.is_dir() and not path.is_symlink():
+            yield int(match[1] or match[2]), path
 
 
 def _offer(run_dir: Path, damaged: int) -> str:
-    before = [step for step in steps(run_dir) if step < damaged]
-    return f"; the checkpoint before it is step={before[-1]}" if before else ""
+    for step in reversed(steps(run_dir)):
+        if step < damaged and read_whole(run_dir, step) is not None:
+            return f"; the checkpoint before it is step={step}"
+    return ""
 
 
 def _paths(tree: Any) -> dict[str, Any]:
@@ -286,10 +342,6 @@ def _paths(tree: Any) -> dict[str, Any]:
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _numbered(items: list[Any]) -> dict[str, Any]:
-    return {str(i): item for i, item in enumerate(items)}
 
 
 def _is_key(leaf: Any) -> bool:
@@ -324,8 +376,3 @@ def _rebuilt(array: np.ndarray, like: Any) -> Any:
     impls: list[Any] = []
     jax.eval_shape(lambda key: impls.append(jax.random.key_impl(key)), like)
     return jax.random.wrap_key_data(restored, impl=impls[0])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ loads it knows no other containers.
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ import jax
 import jax.export
 import numpy as np
 
-from kitae.base.files import write_synced
+from kitae.base.files import write_file
 from kitae.base.host import device_step
 from kitae.base.pytrees import addressable, firm
 from kitae.base.tracing import explained
@@ -266,13 +267,12 @@ def _readme(header: dict[str, Any], inputs: tuple[Any, ...]) -> str:
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Writes all files or none."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
     temporary.mkdir(parents=True)
     try:
         for name, content in files.items():
-            write_synced(temporary / name, content)
+            write_file(temporary / name, content)
         temporary.rename(folder)
     except BaseException:
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise

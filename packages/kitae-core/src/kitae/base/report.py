@@ -77,10 +77,11 @@ class Report:
         run_dir, step = agent._own_run_dir(), agent.step
         names = sorted(self._info_names()) + list(agent.own_metrics())
         paths = run_dir / "metrics.csv", run_dir / "episodes.csv"
-        rows, episodes = (rows_until(path, step) for path in paths)
+        rows = rows_until(paths[0], step)
+        episodes = rows_until(paths[1], step, ("return", "length"))
         row_step = int(rows[-1]["env_step"]) if rows else 0
         known = [
-            (int(row["env_step"]), float(row["return"]), int(row["length"]))
+            (int(row["env_step"]), float(row["return"]), float(row["length"]))
             for row in episodes
         ]
         # Of a resumed run, those that are in no row of the metrics yet.
@@ -145,6 +146,8 @@ class Report:
 
     def after_step(self, before: int, after: int) -> None:
         """Takes note of one vector step, from `before` to `after` environment steps."""
+        self._metrics.begin()
+        self._episodes.begin()
         if crossed(before, after, self._log_frequency):
             self._write_row()
         # Reading the newest values waits for the device: only where they are seen.

@@ -3,16 +3,17 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 
 from kitae.base import checkpoint
-from kitae.base.files import replace_text
+from kitae.base.files import write_file
 from kitae.base.interrupts import Interrupt, held_back
 from kitae.base.report import Report, Silent
 from kitae.base.run_dir import CONFIG, locked, shown
-from kitae.base.saving import Saver
+from kitae.base.saving import Saver, go_back
 from kitae.base.statistics import EpisodeStatistics
 from kitae.base.system import write_system
 from kitae.config.schedule import crossed
@@ -31,6 +32,7 @@ class Run:
         saver: Writes its checkpoints.
         interrupt: Whether it is to end early.
         saved_at: The environment step at which the agent was saved as it is.
+        run_dir: Where the run is written. None: another process writes it.
 
     Attributes:
         is_sound: Whether the agent's state may be saved; a driver that takes over a
@@ -44,6 +46,7 @@ class Run:
         saver: Saver,
         interrupt: Interrupt,
         saved_at: int | None,
+        run_dir: Path | None,
     ) -> None:
         self.report = report
         self.is_sound = True
@@ -53,6 +56,7 @@ class Run:
         self._saved_at = saved_at
         self._first_step = agent.step
         self._thread = threading.get_ident()
+        self._run_dir = run_dir
 
     @property
     def interrupted(self) -> bool:
@@ -74,6 +78,7 @@ class Run:
             SystemExit: SIGTERM or SIGHUP came; the agent was saved first.
         """
         agent, frequency = self._agent, self._agent.config.train_cfg.save_frequency
+        self.begin()
         self.report.after_step(before, agent.step)
         self._saver.check()
         due = frequency > 0 and crossed(before, agent.step, frequency)
@@ -83,6 +88,15 @@ class Run:
             self._save(wait=ends)
         self._interrupt.raise_if_pressed()
         return self._saved_at == agent.step
+
+    def begin(self) -> None:
+        """Once a step was taken, leaves the branch of later checkpoints behind.
+
+        Not before: a training that is refused changes nothing.
+        """
+        if self._run_dir is not None and self._agent.step > self._first_step:
+            checkpoint.retire(self._run_dir, self._first_step)
+            self._run_dir = None
 
     def finish(self) -> None:
         """Writes the last row of the metrics and the last checkpoint."""
@@ -115,6 +129,7 @@ class Run:
         agent = self._agent
         if agent.step == self._first_step or jax.process_count() > 1:
             return
+        self.begin()
         if self._saved_at != agent.step:
             try:
                 if not self.is_sound:
@@ -165,20 +180,26 @@ def running(
         with (
             Saver(None, *keep) as saver,
             held_back() as interrupt,
-            _current(Run(agent, silent, saver, interrupt, saved_at), agent) as run,
+            _current(
+                Run(agent, silent, saver, interrupt, saved_at, None), agent
+            ) as run,
         ):
             yield run
         return
     run_dir = agent._own_run_dir()
     with locked(run_dir):
         checkpoint.clean(run_dir)
-        replace_text(run_dir / CONFIG, config_to_json(agent.config))
+        if agent.step < until:
+            go_back(agent, run_dir)
+        write_file(run_dir / CONFIG, config_to_json(agent.config))
         write_system(run_dir, agent)
         with (
             Saver(run_dir, *keep) as saver,
             Report(agent, statistics, until) as report,
             held_back() as interrupt,
-            _current(Run(agent, report, saver, interrupt, saved_at), agent) as run,
+            _current(
+                Run(agent, report, saver, interrupt, saved_at, run_dir), agent
+            ) as run,
         ):
             yield run
 
@@ -194,4 +215,5 @@ def _current(run: Run, agent: "BaseAgent") -> Iterator[Run]:
         run.save_after(error)
         raise
     finally:
+        run.begin()  # before the report writes the episodes of a step
         agent._run = None

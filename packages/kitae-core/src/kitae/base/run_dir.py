@@ -1,5 +1,6 @@
 """The directory of a run: whose it is, and what is written into it first."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kitae.base.checkpoint import steps
+from kitae.base.files import write_file
 from kitae.config import AlgoConfig
 from kitae.config.serial import config_to_json
 
@@ -45,6 +47,7 @@ def new_run_dir(root: Path, run_name: str, config: AlgoConfig) -> Path:
 
     Raises:
         NotADirectoryError: A file is where it, or a folder above it, would be.
+        OSError: The config could not be written; it is named.
     """
     wanted = root / run_name
     for folder in (wanted, *wanted.parents):
@@ -58,12 +61,17 @@ def new_run_dir(root: Path, run_name: str, config: AlgoConfig) -> Path:
         try:
             # Who makes this file has the directory: of two runs at the same moment one.
             # The directory itself may be there before, for the videos of environments.
-            with (run_dir / CONFIG).open("x", encoding="utf-8") as file:
-                file.write(content)
-            return run_dir
+            (run_dir / CONFIG).open("x").close()
+            break
         except FileExistsError:
             copy += 1
             run_dir = wanted.with_name(f"{wanted.name}-{copy}")
+    try:
+        write_file(run_dir / CONFIG, content)
+    except BaseException:
+        (run_dir / CONFIG).unlink(missing_ok=True)
+        raise
+    return run_dir
 
 
 def only_begun(run_dir: Path) -> bool:
@@ -80,10 +88,15 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         FileNotFoundError: There is no such directory.
         RuntimeError: Another has it.
+        ValueError: A link or something else is in the lock's place.
+        OSError: The file system has no locks, or cannot be written; the lock is named.
     """
     if not run_dir.is_dir():
         raise FileNotFoundError(f"there is no run in {shown(run_dir)}")
-    lock = FileLock(run_dir / LOCK)
+    path = run_dir / LOCK
+    if not _may_lock(path):
+        raise ValueError(f"{path} is a link or not a regular file: remove it")
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=PATIENCE_SECONDS / 10)
     except Timeout:
@@ -91,6 +104,14 @@ def locked(run_dir: Path) -> Iterator[None]:
             f"{shown(run_dir)} is being written by another training: wait until it "
             "ends, or take another run_name"
         ) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            getattr(error, "errno", None),
+            f"the run's lock cannot be had: {reason}. Keep runs/ on a file system with "
+            "locks that can be written, such as a local disk",
+            str(path),
+        ) from error
     try:
         yield
     finally:
@@ -102,14 +123,23 @@ def is_locked(run_dir: Path) -> bool:
 
     Where the lock cannot be tried, as on a disk that is read-only, nobody is.
     """
-    if not (run_dir / LOCK).exists():
+    path = run_dir / LOCK
+    if not (path.exists() and _may_lock(path)):
         return False
-    lock = FileLock(run_dir / LOCK)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:
+    except (OSError, NotImplementedError):
         return False
     lock.release()
     return False
+
+
+def _may_lock(path: Path) -> bool:
+    """Whether there is nothing that a lock would be opened through, or open by harm."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True

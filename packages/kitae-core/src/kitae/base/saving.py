@@ -1,5 +1,6 @@
 """What of an agent is saved, when, and how it is taken over again."""
 
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from kitae.base import checkpoint
+from kitae.base.archive import Arrays
 from kitae.base.memory import host_bytes
 from kitae.base.pytrees import addressable, firm, n_bytes
 from kitae.base.rows import row_kind
@@ -76,7 +78,7 @@ def facts_of(agent: "BaseAgent") -> dict[str, Any]:
     }
 
 
-def host_parts(parts: dict[str, Any], *, copy: bool) -> dict[str, checkpoint.Arrays]:
+def host_parts(parts: dict[str, Any], *, copy: bool) -> dict[str, Arrays]:
     """Brings what `parts_of` returned to the host, if it is fit to be saved.
 
     Args:
@@ -93,7 +95,7 @@ def host_parts(parts: dict[str, Any], *, copy: bool) -> dict[str, checkpoint.Arr
     return arrays
 
 
-def check_finite(state: checkpoint.Arrays) -> None:
+def check_finite(state: Arrays) -> None:
     """Refuses to save a state that training has spoilt.
 
     Raises:
@@ -151,6 +153,11 @@ def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
         raise ValueError(
             f"{saved.path} holds rows of {facts['row']}, the agent stores {stored}"
         )
+    if len(facts["rows"]) != len(agent.rows):
+        raise ValueError(
+            f"{saved.path} counts rows of {len(facts['rows'])} environments, the agent "
+            f"has {len(agent.rows)}"
+        )
     keys = {"interact": agent.interact_key, "learn": agent.learn_key}
     state = saved.tree(STATE, agent.state)
     memory = saved.tree(MEMORY, agent._memory_spec())
@@ -158,13 +165,13 @@ def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
     agent.state, agent.memory = state, memory
     agent.interact_key, agent.learn_key = keys["interact"], keys["learn"]
     take_over_facts(agent, facts)
-    agent._pending = agent._unread = None
+    agent._pending = agent._unread = agent._world = None
 
 
 def take_over_facts(agent: "BaseAgent", facts: dict[str, Any]) -> None:
     """Gives an agent the counters that are saved."""
     agent.step, agent.iteration = facts["step"], facts["iteration"]
-    agent.updates, agent.rows = facts["updates"], np.array(facts["rows"])
+    agent.updates, agent.rows = facts["updates"], np.array(facts["rows"], np.int64)
     agent._told = {name: facts[name] for name in agent._told}
 
 
@@ -186,7 +193,6 @@ class Saver:
         self._run_dir = run_dir
         self._keep_last = keep_last
         self._keep_best = keep_best
-        self._scores: dict[int, float | None] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="kitae-save")
         self._writing: Future[None] | None = None
 
@@ -244,29 +250,67 @@ class Saver:
             writing.result()
 
     def _write(
-        self, step: int, arrays: dict[str, checkpoint.Arrays], facts: dict[str, Any]
+        self, step: int, arrays: dict[str, Arrays], facts: dict[str, Any]
     ) -> None:
         assert self._run_dir is not None
         checkpoint.write(self._run_dir, step, arrays, facts)
-        self._scores[step] = facts["score"]
-        self._rotate(self._run_dir)
+        if self._keep_last != -1:
+            rotate(self._run_dir, step, self._keep_last, self._keep_best)
 
-    def _rotate(self, run_dir: Path) -> None:
-        if self._keep_last == -1:
-            return
-        known = checkpoint.steps(run_dir)
-        kept = set(known[-self._keep_last :])
-        best = best_step({step: self._score(run_dir, step) for step in known})
-        if self._keep_best and best is not None:
-            kept.add(best)
-        for step in known:
-            if step not in kept:
-                checkpoint.remove(run_dir, step)
 
-    def _score(self, run_dir: Path, step: int) -> float | None:
-        if step not in self._scores:
-            self._scores[step] = score(run_dir, step)
-        return self._scores[step]
+def rotate(run_dir: Path, written: int, keep_last: int, keep_best: bool) -> None:
+    """Removes old checkpoints.
+
+    One that is damaged takes no other's place: it is removed once the checkpoints that
+    are kept are all newer.
+
+    Args:
+        run_dir: The run's directory.
+        written: The step of the one that was just written, which is kept.
+        keep_last: How many of the newest are kept, at least 1.
+        keep_best: Whether the best one is kept too.
+    """
+    known = checkpoint.steps(run_dir)
+    scores = {
+        step: saved.facts["score"]
+        for step in known
+        if (saved := checkpoint.read_whole(run_dir, step)) is not None
+    }
+    last = list(scores)[-keep_last:]
+    kept = {written, *last, best_step(scores) if keep_best else written}
+    for step in known:
+        if step not in kept and (step in scores or step < min(last, default=0)):
+            checkpoint.remove(run_dir, step)
+
+
+def go_back(agent: "BaseAgent", run_dir: Path) -> None:
+    """Prepares a training that begins before checkpoints which are there.
+
+    These are of a branch that the run leaves: `kitae.base.checkpoint.retire` sets them
+    aside at the first step. The user is warned now. If the run has no checkpoint of the
+    agent's step, one is written first, so that the new branch has one to go on from at
+    every moment.
+
+    Args:
+        agent: Who is about to train.
+        run_dir: The run's directory, locked by the caller.
+    """
+    later = [step for step in checkpoint.steps(run_dir) if step > agent.step]
+    if not later:
+        return
+    # One of several processes cannot save alone.
+    if jax.process_count() == 1 and not checkpoint.read_whole(run_dir, agent.step):
+        arrays = host_parts(parts_of(agent), copy=False)
+        checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
+    warnings.warn(
+        f"{run_dir} goes back to environment step {agent.step}: its later checkpoints, "
+        f"of the steps {', '.join(map(str, later))}, and rows of its tables are left. "
+        "The checkpoints are set aside at the first step, as "
+        f"{run_dir / 'checkpoints'}/.<step>.retired, and removed when the next "
+        "checkpoint is complete",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def chosen(run_dir: Path, step: int | str) -> checkpoint.Saved:
@@ -277,20 +321,16 @@ def chosen(run_dir: Path, step: int | str) -> checkpoint.Saved:
         ValueError: It is damaged, or `step` is none of these.
     """
     if step == "best":
-        known = checkpoint.steps(run_dir)
-        step = best_step({one: score(run_dir, one) for one in known}) or "last"
+        scores = {
+            one: saved.facts["score"]
+            for one in checkpoint.steps(run_dir)
+            if (saved := checkpoint.read_whole(run_dir, one)) is not None
+        }
+        step = best_step(scores) or "last"
     if step == "last":
         return checkpoint.read(run_dir)
     check_int("step", step, 0)
     return checkpoint.read(run_dir, int(step))
-
-
-def score(run_dir: Path, step: int) -> float | None:
-    """Returns the mean training return a checkpoint was saved with; None: unknown."""
-    try:
-        return checkpoint.read(run_dir, step).facts["score"]
-    except (OSError, ValueError):  # one that is damaged is nobody's best
-        return None
 
 
 def best_step(scores: dict[int, float | None]) -> int | None:

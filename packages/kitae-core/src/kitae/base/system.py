@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from kitae.base.files import replace_text
-from kitae.config.serial import strict_json
+from kitae.base.files import read_file, write_file
+from kitae.config.serial import MAX_JSON_BYTES, strict_json
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -47,13 +47,13 @@ def write_system(run_dir: Path, agent: "BaseAgent") -> None:
     here = {"env_step": agent.step, "agent": type(agent).__name__, **_process()}
     if entries and {**entries[-1], "env_step": agent.step} == here:
         return
-    replace_text(path, json.dumps([*entries, here], indent=2) + "\n")
+    write_file(path, json.dumps([*entries, here], indent=2) + "\n")
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     """Returns those that are there; of a damaged file none, as nothing hangs on it."""
     try:
-        entries = strict_json(path.read_bytes())
+        entries = strict_json(read_file(path, MAX_JSON_BYTES))
     except (OSError, ValueError):
         return []
     whole = isinstance(entries, list) and all(isinstance(one, dict) for one in entries)

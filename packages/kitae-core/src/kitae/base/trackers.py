@@ -1,13 +1,15 @@
 """Where the metrics of a training go besides its own CSV files."""
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kitae.base.files import check_folder, read_file, write_file
 from kitae.config import AlgoConfig
-from kitae.config.serial import config_to_json, strict_json
+from kitae.config.serial import MAX_JSON_BYTES, config_to_json, strict_json
 
 
 class StopTraining(Exception):
@@ -130,8 +132,8 @@ class TensorBoard(Tracker):
 
     def start(self, run_dir: Path, config: AlgoConfig, env_step: int) -> None:
         """Opens a new file; what an interrupted run wrote after this is not shown."""
-        folder = str(run_dir / "tensorboard")
-        self._writer = self._make(folder, purge_step=env_step + 1)
+        folder = check_folder(run_dir / "tensorboard")
+        self._writer = self._make(str(folder), purge_step=env_step + 1)
 
     def log(self, env_step: int, metrics: Mapping[str, float]) -> None:
         """Writes each value as a scalar."""
@@ -171,9 +173,8 @@ class WandB(Tracker):
 
     def start(self, run_dir: Path, config: AlgoConfig, env_step: int) -> None:
         """Begins the run, or goes on with the one that `run_dir` tells of."""
-        known, run_id = run_dir / "wandb.json", None
-        if known.exists():
-            run_id = strict_json(known.read_text(encoding="utf-8"))["id"]
+        known = run_dir / "wandb.json"
+        run_id = _run_id(known)
         self._run = self._wandb.init(
             id=run_id,
             resume="allow",
@@ -182,7 +183,7 @@ class WandB(Tracker):
             config=strict_json(config_to_json(config)),
             **self._options,
         )
-        known.write_text(json.dumps({"id": self._run.id}) + "\n", encoding="utf-8")
+        write_file(known, json.dumps({"id": self._run.id}) + "\n")
         self._run.define_metric("*", step_metric="env_step")
 
     def log(self, env_step: int, metrics: Mapping[str, float]) -> None:
@@ -193,3 +194,20 @@ class WandB(Tracker):
         """Ends the run there, when everything is sent."""
         if self._run is not None:
             self._run.finish()
+
+
+def _run_id(path: Path) -> str | None:
+    """Returns the id that a run has there; None: it has none yet.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        run_id = strict_json(read_file(path, MAX_JSON_BYTES))["id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r:.300}") from None
+    if not isinstance(run_id, str):
+        raise ValueError(f"{path} is damaged: its id must be a string")
+    return run_id

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +14,10 @@ from kitae.config.spaces import space_from_json, space_to_json
 from kitae.config.typed import finite_or_name, place, read_dataclass, short
 
 MAX_SHOWN = 100
+# What JSON may hold, so that a file of a few bytes does not take much memory.
+MAX_JSON_BYTES = 4_000_000
+MAX_CONTAINERS = 100_000
+MAX_DEPTH = 100
 ABSENT = object()
 
 
@@ -25,7 +29,7 @@ def config_to_json(config: AlgoConfig) -> str:
 
     Raises:
         TypeError: A space cannot be written, as `space_to_json` says.
-        ValueError: A space is too large.
+        ValueError: A space is too large, or all of it takes more than 4 MB.
 
     Example:
         >>> from dataclasses import dataclass
@@ -44,7 +48,15 @@ def config_to_json(config: AlgoConfig) -> str:
         >>> json.loads(config_to_json(config))["algo_params"]
         {'gamma': 0.99}
     """
-    return json.dumps(plain(config), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(plain(config), indent=2, allow_nan=False) + "\n"
+    try:
+        _check_size(text, MAX_JSON_BYTES)
+    except ValueError as error:
+        raise ValueError(
+            f"the config could not be read again: {error}. Bounds of a space that are "
+            "all equal are written as one number"
+        ) from None
+    return text
 
 
 def plain(value: Any) -> Any:
@@ -77,12 +89,17 @@ def plain(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def strict_json(text: str | bytes) -> Any:
+def strict_json(text: str | bytes, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Reads JSON of which every reader makes the same.
+
+    Args:
+        text: The JSON.
+        max_bytes: How long it may be.
 
     Raises:
         ValueError: It is not JSON or not UTF-8, an object has a key twice, a number
-            is NaN, infinite or too large for a float, or it is nested too deeply.
+            is NaN, infinite or too large for a float, or it is too long, has too many
+            values, or is nested more than 100 deep.
 
     Example:
         >>> strict_json('{"seed": 1, "seed": 2}')
@@ -91,16 +108,56 @@ def strict_json(text: str | bytes) -> Any:
         ValueError: not strict JSON: the key 'seed' is there twice
     """
     try:
-        return json.loads(
+        _check_size(text, max_bytes)
+        value = json.loads(
             text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_unique,
             parse_float=_finite,
             parse_constant=_finite,
         )
+        check_depth(value)
+        return value
     except RecursionError:
         raise ValueError("not strict JSON: nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"not strict JSON: {error}") from None
+
+
+def check_depth(value: Any) -> None:
+    """Refuses plain values that are nested more than 100 deep.
+
+    What walks through them calls itself, and would not come to the end.
+
+    Raises:
+        ValueError: They are.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [part for one in level for part in _parts(one)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _check_size(text: str | bytes, max_bytes: int) -> None:
+    content = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    if len(content) > max_bytes:
+        raise ValueError(
+            f"it has {len(content):,} bytes, at most {max_bytes:,} are read"
+        )
+    n_values = content.count(b",")
+    n_containers = content.count(b"[") + content.count(b"{")
+    if n_containers > MAX_CONTAINERS or n_values > max_bytes // 8:
+        raise ValueError(
+            f"it has {n_containers:,} lists and objects and {n_values:,} values, at "
+            f"most {MAX_CONTAINERS:,} and {max_bytes // 8:,} are read"
+        )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

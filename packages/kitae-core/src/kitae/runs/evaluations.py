@@ -1,5 +1,6 @@
 """What evaluations of a run found, as `evaluation.json` keeps it."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from kitae.config.typed import read_dataclass
 from kitae.runs.listing import read_json
 
 EVALUATION = "evaluation.json"
+MAX_BYTES = 100_000_000  # some millions of episodes
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ def read_evaluations(run_dir: str | Path) -> list[Evaluation]:
         ValueError: The file is damaged.
     """
     path = Path(run_dir) / EVALUATION
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     known = {field.name for field in fields(Evaluation)}
     evaluations = []
-    for i, entry in enumerate(read_json(path, list)):
+    for i, entry in enumerate(read_json(path, list, MAX_BYTES)):
         if isinstance(entry, dict):
             entry = {name: entry[name] for name in entry if name in known}
         try:

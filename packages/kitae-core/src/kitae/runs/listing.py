@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from kitae.base import checkpoint
+from kitae.base.files import read_file
 from kitae.base.run_dir import CONFIG, is_locked
 from kitae.base.system import SYSTEM
 from kitae.config import check_int
 from kitae.config.config import MAX_SEED
-from kitae.config.serial import strict_json
+from kitae.config.serial import MAX_JSON_BYTES, strict_json
 from kitae.config.typed import place
 from kitae.runs.tables import (
     EPISODES,
@@ -200,15 +201,20 @@ def flat_fields(config: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_json(path: Path, kind: type[T], max_bytes: int = MAX_JSON_BYTES) -> T:
     """Reads a file of strict JSON that holds a dict, or a list.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        max_bytes: How large it may be.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: It is damaged.
     """
     try:
-        value = strict_json(path.read_bytes())
+        value = strict_json(read_file(path, max_bytes), max_bytes)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(value, kind):
@@ -226,7 +232,7 @@ def _read_facts(run_dir: Path) -> tuple[str, int, int]:
         check_int("seed", seed, 0, MAX_SEED)
         check_int("train_cfg.n_env_steps", steps, 1)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{run_dir / CONFIG} is damaged: {error!r}") from None
+        raise ValueError(f"{run_dir / CONFIG} is damaged: {error!r:.300}") from None
     return task, seed, steps
 
 
@@ -255,6 +261,8 @@ def _state(
 
 
 def _modified(run_dir: Path) -> datetime:
-    paths = [run_dir, *(run_dir / name for name in (CONFIG, METRICS, EPISODES))]
-    newest = max(path.stat().st_mtime for path in paths if path.exists())
+    newest = run_dir.stat().st_mtime
+    for name in (CONFIG, METRICS, EPISODES):
+        with suppress(FileNotFoundError):
+            newest = max(newest, (run_dir / name).lstat().st_mtime)
     return datetime.fromtimestamp(newest, UTC)

@@ -4,13 +4,14 @@ import base64
 import os
 import re
 import reprlib
+import stat
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from kitae.base.files import replace_text
+from kitae.base.files import check_folder, read_file, write_file
 from kitae.runs.curves import OF_EPISODES, Curve, read_curve, smoothed
 from kitae.runs.evaluations import Evaluation, read_evaluations
 from kitae.runs.figures import (
@@ -72,6 +73,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: There is no such directory.
+        OSError: The page could not be written; what was there before still is.
         ImportError: The extra is not installed.
 
     Example:
@@ -84,7 +86,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     html = template.render(_content(run_dir, out.parent))
     out.parent.mkdir(parents=True, exist_ok=True)
     # JSON may hold halves of characters, which no file can.
-    replace_text(out, html.encode("utf-8", "replace").decode())
+    write_file(out, html.encode("utf-8", "replace"), synced=False)
     return out
 
 
@@ -230,24 +232,32 @@ def _shown(value: Any) -> str:
 
 
 def _videos(run_dir: Path, folder: Path) -> list[dict[str, str]]:
-    """Returns `name` and `src` of each film; a link could lead anywhere: none is."""
-    films = [
+    """Returns `name` and `src` of each video; no link is followed, nor one of a folder.
+
+    Raises:
+        ValueError: The folder `videos` is a link.
+    """
+    root = check_folder(run_dir / "videos")
+    videos = sorted(
         path
-        for path in sorted((run_dir / "videos").rglob("*.mp4"))
-        if path.is_file() and not path.is_symlink()
-    ]
-    embedded = sum(path.stat().st_size for path in films) < EMBEDDED_BYTES
+        for place, _, names in os.walk(root)  # which follows no links
+        for name in names
+        if (path := Path(place, name)).suffix == ".mp4"
+        and stat.S_ISREG(path.lstat().st_mode)
+    )
+    embedded = sum(path.lstat().st_size for path in videos) < EMBEDDED_BYTES
     return [
         {
-            "name": path.relative_to(run_dir / "videos").as_posix(),
+            "name": path.relative_to(root).as_posix(),
             "src": _data(path) if embedded else _link(path, folder),
         }
-        for path in films
+        for path in videos
     ]
 
 
 def _data(path: Path) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+    content = base64.b64encode(read_file(path, EMBEDDED_BYTES))
+    return "data:video/mp4;base64," + content.decode()
 
 
 def _link(path: Path, folder: Path) -> str:

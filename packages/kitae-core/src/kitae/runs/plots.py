@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kitae.base.files import write_file
 from kitae.config import check_int
 from kitae.runs.curves import Band, Curve, aggregate, group_runs, read_curve, smoothed
 from kitae.runs.figures import (
@@ -58,6 +59,7 @@ def plot_runs(
         ValueError: There is no run, no point of any, or no such metric; `out` is of
             another kind, or a file is damaged.
         FileNotFoundError: A run has no config.
+        OSError: A file could not be written; what was there before still is.
         ImportError: The extra is not installed.
 
     Example:
@@ -93,7 +95,7 @@ def plot_runs(
         kind = "png" if path.suffix == ".png" else "svg"
         content = render(draw, kind, SIZE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_file(path, content, synced=False)
     return outputs
 
 

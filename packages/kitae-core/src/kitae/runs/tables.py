@@ -1,10 +1,13 @@
 """The CSV files of a run, read as columns of numbers."""
 
 import csv
-import io
+import os
+from array import array
 from pathlib import Path
 
 import numpy as np
+
+from kitae.base.tables import LARGEST, whole_lines
 
 METRICS, EPISODES = "metrics.csv", "episodes.csv"
 STEP = "env_step"
@@ -38,21 +41,32 @@ def read_episodes(run_dir: Path) -> Columns:
 
 
 def _read(path: Path, required: tuple[str, ...]) -> Columns:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {name: np.empty(0) for name in required}
     try:
-        content = path.read_text(encoding="utf-8")
-        # A training may have written a part of the last line.
-        whole = io.StringIO(content[: content.rfind("\n") + 1])
-        header, *rows = csv.reader(whole)
-        cells = [[float(cell or "nan") for cell in row] for row in rows]
-        table = np.array(cells, np.float64).reshape(len(cells), len(header))
+        # Of the last line a training may have written a part.
+        rows = csv.reader(whole_lines(path))
+        header = next(rows, None)
+        if not header:
+            raise ValueError("it has no header")
+        cells = array("d")
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(
+                    f"a row has {len(row)} cells, the header {len(header)}"
+                )
+            cells.extend(float(cell or "nan") for cell in row)
+        table = np.array(cells).reshape(-1, len(header))
         columns = dict(zip(header, table.T, strict=True))
         for name in required:
             if not np.isfinite(columns[name]).all():
                 raise ValueError(f"a row has no {name}")
-    except (ValueError, KeyError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from None
+        if (np.abs(table[np.isfinite(table)]) > LARGEST).any():
+            raise ValueError(f"a number is larger than {LARGEST:g}")
+        if (columns[STEP] < 0).any():
+            raise ValueError(f"{STEP} is below 0")
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error!r:.300}") from None
     return columns
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 
 from kitae.algos.cli.settings import RunDir, Training, make_env, settings_of
 from kitae.base import BaseAgent
-from kitae.base.files import replace_text
+from kitae.base.files import check_folder, remove_any, write_file
 from kitae.config import check_int
 from kitae.envs.make import as_vector_env, import_moviepy
 from kitae.envs.masks import ActionMask
@@ -99,7 +98,7 @@ def play(
         "seed": learner.config.seed if seed is None else seed,
     }
     text = json.dumps([*known, new], indent=1, allow_nan=False)
-    replace_text(run_dir / "evaluation.json", text + "\n")
+    write_file(run_dir / "evaluation.json", text + "\n")
 
 
 @contextmanager
@@ -114,7 +113,8 @@ def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
             f"--video needs backend gymnasium, got {training.backend}: its "
             "environments do not draw themselves"
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    check_folder(folder.parent)
+    remove_any(check_folder(folder))
     single = dataclasses.replace(training, n_envs=1, vectorization_mode=None)
     seen = make_env(single)
     try:

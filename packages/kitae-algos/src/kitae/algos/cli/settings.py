@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import sys
 import tomllib
@@ -17,13 +18,16 @@ from gymnasium.vector import VectorEnv
 import kitae.config as cfg
 from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
+from kitae.base.files import read_file
 from kitae.base.run_dir import CONFIG
-from kitae.config.serial import config_from_json, plain
+from kitae.config.serial import MAX_JSON_BYTES, check_depth, config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value
 from kitae.envs.make import make_vec_env
 from kitae.runs import read_run
 
 SETTINGS = "train.toml"
+MAX_SETTINGS_BYTES = 100_000
+MAX_DOTS = 1_000  # in a line
 FIRST_TASK = "CartPole-v1"
 
 Agent = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
@@ -146,9 +150,9 @@ def read_settings(
         FileNotFoundError: There is no such file.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from None
+        told = _toml(read_file(path, MAX_SETTINGS_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a TOML file of settings: {error}") from None
     if told.pop("agent", agent) != agent:
         raise ValueError(f"{path} has the settings of another agent than {agent!r}")
     base = defaults(agent, agent_type, env_id or str(told.get("env_id", FIRST_TASK)))
@@ -156,6 +160,18 @@ def read_settings(
         return changed(base, _without_none(told))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _toml(content: bytes) -> dict[str, Any]:
+    # For each dot in a key, tomllib looks at all the parts before it.
+    if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
+        raise ValueError(f"a line has more than {MAX_DOTS} dots")
+    try:
+        told = tomllib.loads(content.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    check_depth(told)
+    return told
 
 
 def changed(training: Training, told: dict[str, Any]) -> Training:
@@ -328,8 +344,12 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     agent = agent or _shipped_agent(run_dir)
     agent_type = find_agent(agent)
     assert agent_type.params_type is not None  # which find_agent asks for
-    told = config_from_json(config.read_text(encoding="utf-8"), agent_type.params_type)
-    if path.exists():
+    try:
+        content = read_file(config, MAX_JSON_BYTES)
+        told = config_from_json(content, agent_type.params_type)
+    except ValueError as error:
+        raise ValueError(f"{config} is damaged: {error}") from None
+    if os.path.lexists(path):
         start = read_settings(path, agent, agent_type)
     else:
         start = defaults(agent, agent_type, told.env_cfg.task_name)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from kitae.algos.cli.settings import (
     started_from,
     with_options_of,
 )
-from kitae.base.files import replace_text
+from kitae.base.files import write_file
 from kitae.base.run_dir import runs_root
 from kitae.config import check_int
 from kitae.config.run_name import checked_run_name
@@ -258,11 +259,12 @@ def _returns(
 
 def _write(folder: Path, study: Any, agent: str, training: Training) -> None:
     best = settings_toml(agent, _with_values(training, study.best_trial.params))
-    replace_text(folder / "best.toml", best)
+    write_file(folder / "best.toml", best)
     names = sorted({name for trial in study.trials for name in trial.params})
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", "mean_return", *names])
-        for trial in study.trials:
-            values = [trial.params.get(name, "") for name in names]
-            writer.writerow([trial.number + 1, trial.value, *values])
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["trial", "mean_return", *names])
+    for trial in study.trials:
+        values = [trial.params.get(name, "") for name in names]
+        writer.writerow([trial.number + 1, trial.value, *values])
+    write_file(folder / "trials.csv", table.getvalue())

@@ -23,6 +23,7 @@ from kitae.algos.cli.settings import (
     with_options_of,
 )
 from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
+from kitae.base.files import write_file
 from kitae.config import AlgoConfig, check_int
 
 
@@ -34,7 +35,7 @@ class _Settings(Tracker):
 
     def start(self, run_dir: Path, config: AlgoConfig, env_step: int) -> None:
         """Writes them."""
-        (run_dir / SETTINGS).write_text(self._text, encoding="utf-8")
+        write_file(run_dir / SETTINGS, self._text)
 
     def log(self, env_step: int, metrics: Mapping[str, float]) -> None:
         """Does nothing."""
@@ -100,7 +101,8 @@ def resume(
     Args:
         run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
         n_env_steps: Environment steps in all. Default: as many as it was to have.
-        step: Of which checkpoint. Default: the newest.
+        step: Of which checkpoint. Default: the newest. Later ones are removed once this
+            training has written one.
         agent: Needed for an agent of your own: module:Class.
         wandb: A project of Weights & Biases that is sent the metrics.
     """
