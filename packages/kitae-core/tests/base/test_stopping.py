@@ -218,7 +218,8 @@ def test_what_a_tracker_saved_resumes_exactly(world):
     agent = agent_of(world, env)
     agent.train(env, 100, trackers=[at(30, agent.save)])
     again = agent_of(world, env)
-    again.resume(env, 100, step=30)
+    with pytest.warns(RuntimeWarning, match="goes back to environment step 30"):
+        again.resume(env, 100, step=30)
     for mine, theirs in zip(leaves(again), leaves(agent), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
