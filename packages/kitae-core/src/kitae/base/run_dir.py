@@ -45,7 +45,7 @@ def new_run_dir(run_name: str, config: AlgoConfig) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         try:
             # Who makes this file has the directory: of two runs at the same moment one.
-            # The directory itself may be there before, for the videos of environments.
+            # The directory itself may be there before, such as for videos.
             with (run_dir / CONFIG).open("x", encoding="utf-8") as file:
                 file.write(content)
             return run_dir
