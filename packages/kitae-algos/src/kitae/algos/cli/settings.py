@@ -2,14 +2,19 @@
 
 import dataclasses
 import importlib
+import inspect
+import os
 import re
+import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import gymnasium as gym
 import tomli_w
 import tyro
 from gymnasium.vector import VectorEnv
@@ -17,6 +22,7 @@ from gymnasium.vector import VectorEnv
 import kitae.config as cfg
 from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
+from kitae.base.output import visible
 from kitae.base.run_dir import CONFIG
 from kitae.config.serial import config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value
@@ -32,6 +38,14 @@ RunDir = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
 P = TypeVar("P")
 Plain = bool | int | float | str
 
+# Arguments of what makes environments, which are not the environment's.
+NOT_ENV_KWARGS = {
+    parameter.name
+    for make in (make_vec_env, gym.make_vec, gym.make)
+    for parameter in inspect.signature(make).parameters.values()
+    if parameter.kind is not parameter.VAR_KEYWORD
+} - {"max_episode_steps"}
+
 
 @dataclass(frozen=True)
 class Training(Generic[P]):
@@ -41,7 +55,8 @@ class Training(Generic[P]):
         algo: The algorithm's own parameters.
         update: How it learns.
         train: How long, and what is written.
-        env_id: An environment, as the registry of `backend` knows it.
+        env_id: An environment, as the registry of `backend` knows it; with
+            `module:` in front, which is then imported. No file may name a module.
         n_envs: Parallel environments, at least 1.
         backend: Whose environment it is; `gymnax` and `jumanji` need extras of
             kitae-core.
@@ -49,7 +64,8 @@ class Training(Generic[P]):
             vectorised form, one after the other, or in a process each. Default: their
             own form if there is one, else one after the other.
         action_mask: Whether masks of allowed actions become a part of observations.
-        env_kwargs: Passed to the environment, such as `max_episode_steps 200`.
+        env_kwargs: Passed to the environment, such as `max_episode_steps 200`; not
+            the arguments of `make_vec_env` or of Gymnasium's `make`.
         seed: In [0, 2**32 - 1]; the same seed gives the same run.
         run_name: The run's directory under runs/. Default: agent, environment and seed.
         n_eval_episodes: Greedy episodes played at the end, at least 1.
@@ -73,6 +89,12 @@ class Training(Generic[P]):
     def __post_init__(self) -> None:
         cfg.check_int("n_envs", self.n_envs, 1)
         cfg.check_int("n_eval_episodes", self.n_eval_episodes, 1)
+        for name in self.env_kwargs:
+            if name in NOT_ENV_KWARGS:
+                raise ValueError(
+                    "env_kwargs must be arguments of the environment, but "
+                    f"{name!r} is one of what makes environments"
+                )
 
 
 def find_agent(name: str) -> type[BaseAgent]:
@@ -91,13 +113,11 @@ def find_agent(name: str) -> type[BaseAgent]:
             f"agent must be one of {', '.join(AGENTS)}, or your own as module:Class, "
             f"got {name!r}"
         )
-    sys.path.insert(0, "")  # as `python -m` has it
     try:
-        found = getattr(importlib.import_module(module), class_name)  # noqa: TID251, typed by the user
+        with _modules_here():
+            found = getattr(importlib.import_module(module), class_name)  # noqa: TID251, typed by the user
     except (ImportError, AttributeError) as error:
         raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove("")
     if not (isinstance(found, type) and issubclass(found, BaseAgent)):
         raise ValueError(f"agent {name!r} is no class of kitae.base.BaseAgent")
     if found.params_type is None:
@@ -106,6 +126,16 @@ def find_agent(name: str) -> type[BaseAgent]:
             "in its class, `params_type = ...`"
         )
     return found
+
+
+@contextmanager
+def _modules_here() -> Iterator[None]:
+    """Finds modules in the working directory too, as `python -m` does."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
 
 
 def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
@@ -138,24 +168,67 @@ def read_settings(
             `train` in tables; `agent` may be there, and "none" stands for none.
         agent: As the user named it.
         agent_type: Its class.
-        env_id: Of which task the defaults are. Default: the file's.
+        env_id: The environment, as the user typed it. Default: the file's.
 
     Raises:
-        ValueError: The file is no TOML, is another agent's, or has a field that is
-            unknown, of another type or out of its range; the field is named.
+        ValueError: The file is not TOML, is another agent's, names a module to import,
+            or has a field that is unknown, of another type or out of its range; the
+            field is named.
         FileNotFoundError: There is no such file.
     """
     try:
+        return _read_settings(path, agent, agent_type, env_id)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+
+
+def _read_settings(
+    path: Path, agent: str, agent_type: type[BaseAgent], env_id: str | None
+) -> Training:
+    try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, or a number with too many digits
         raise ValueError(f"{path} is no TOML file: {error}") from None
+    _refuse_control_characters(path, told)
     if told.pop("agent", agent) != agent:
         raise ValueError(f"{path} has the settings of another agent than {agent!r}")
-    base = defaults(agent, agent_type, env_id or str(told.get("env_id", FIRST_TASK)))
+    if env_id is not None:
+        told["env_id"] = env_id
+    else:
+        _refuse_module(path, "env_id", told.get("env_id"))
+    base = defaults(agent, agent_type, str(told.get("env_id", FIRST_TASK)))
     try:
         return changed(base, _without_none(told))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _refuse_control_characters(path: Path, value: Any) -> None:
+    """Refuses text that a terminal would obey: `--help` shows what a file says.
+
+    Raises:
+        ValueError: There is such text.
+    """
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for part in value:
+            _refuse_control_characters(path, part)
+    elif visible(value) != str(value):
+        raise ValueError(f"{path} must not have control characters, got {value!r}")
+
+
+def _refuse_module(path: Path, field: str, env_id: Any) -> None:
+    """Refuses an environment's id by which a file would have a module imported.
+
+    Raises:
+        ValueError: It is one; how the user can ask for it is said.
+    """
+    if isinstance(env_id, str) and ":" in env_id:
+        raise ValueError(
+            f"{path}: {field} {env_id!r} names a module to import, which only you may "
+            f"do: if you trust it, add --env-id {shlex.quote(env_id)}"
+        )
 
 
 def changed(training: Training, told: dict[str, Any]) -> Training:
@@ -263,17 +336,28 @@ def with_options_of(
 
 
 def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
-    """Makes the environments; they are filmed if there is a run to film them for."""
-    return make_vec_env(
-        training.env_id,
-        training.n_envs,
-        backend=training.backend,
-        capture_video=training.capture_video and run_name is not None,
-        run_name=run_name,
-        vectorization_mode=training.vectorization_mode,
-        action_mask=training.action_mask,
-        **training.env_kwargs,
-    )
+    """Makes the environments; videos are made if there is a run to make them for."""
+    capture_video = training.capture_video and run_name is not None
+    if capture_video:
+        no_screen_or_sound()
+    env_kwargs: dict[str, Any] = training.env_kwargs
+    with _modules_here() if ":" in training.env_id else nullcontext():
+        return make_vec_env(
+            training.env_id,
+            training.n_envs,
+            backend=training.backend,
+            capture_video=capture_video,
+            run_name=run_name,
+            vectorization_mode=training.vectorization_mode,
+            action_mask=training.action_mask,
+            **env_kwargs,
+        )
+
+
+def no_screen_or_sound() -> None:
+    """Has pygame, which draws environments, open no window and no audio device."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")
 
 
 def algo_config(training: Training, env: VectorEnv) -> cfg.AlgoConfig:
@@ -298,6 +382,16 @@ def default_run_name(agent: str, training: Training) -> str:
     return f"{agent.rpartition(':')[2]}-{task}-{training.seed}"
 
 
+def said_again(agent: str, training: Training) -> str:
+    """Returns the options by which the user names again what is imported."""
+    options = []
+    if agent not in AGENTS:
+        options += ["--agent", agent]
+    if ":" in training.env_id:
+        options += ["--env-id", training.env_id]
+    return "".join(f" {shlex.quote(option)}" for option in options)
+
+
 def check_run(run_dir: Path) -> None:
     """Refuses what is no run's directory.
 
@@ -311,17 +405,20 @@ def check_run(run_dir: Path) -> None:
         raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
 
 
-def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
+def settings_of(
+    run_dir: Path, agent: str | None, env_id: str | None = None
+) -> tuple[str, Any, Training]:
     """Returns whose run it is, and what it was told.
 
     Args:
         run_dir: A run of this command, or of Python, whose task is then the name of
             one of Gymnasium's environments.
         agent: As the user names it; needed for an agent of one's own.
+        env_id: As the user names it; needed where it names a module to import.
 
     Raises:
         FileNotFoundError: There is no run.
-        ValueError: A file is damaged, or `agent` is needed.
+        ValueError: A file is damaged, or `agent` or `env_id` is needed.
     """
     check_run(run_dir)
     path, config = run_dir / SETTINGS, run_dir / CONFIG
@@ -330,9 +427,12 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     assert agent_type.params_type is not None  # which find_agent asks for
     told = config_from_json(config.read_text(encoding="utf-8"), agent_type.params_type)
     if path.exists():
-        start = read_settings(path, agent, agent_type)
+        start = read_settings(path, agent, agent_type, env_id)
     else:
-        start = defaults(agent, agent_type, told.env_cfg.task_name)
+        if env_id is None:
+            env_id = told.env_cfg.task_name
+            _refuse_module(config, "env_cfg.task_name", env_id)
+        start = defaults(agent, agent_type, env_id)
     # The config is what counts: a training in Python may have changed it.
     return (
         agent,
