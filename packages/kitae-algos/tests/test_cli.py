@@ -351,6 +351,24 @@ def test_what_makes_environments_is_no_argument_of_one(name, monkeypatch, capsys
     )
 
 
+def test_arguments_of_an_environment_are_one_option(monkeypatch, capsys):
+    """Whatever their names: here those of other options."""
+    Path("mine.toml").write_text("[env_kwargs]\ngamma = 1\nseed = 2\n", "utf-8")
+    from_file = ("train", "dqn", "--config", "mine.toml")
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, *from_file, "--help")
+    assert exit_.value.code == 0
+    assert "(default: gamma 1 seed 2)" in " ".join(capsys.readouterr().out.split())
+    assert "'gamma'" in refused(monkeypatch, capsys, *from_file)
+    flags = ("--env-kwargs", "sutton_barto_reward", "True", "max_episode_steps", "9")
+    run(monkeypatch, *from_file, *SHORT, *flags)
+    (folder,) = Path("runs").iterdir()
+    told = tomllib.loads((folder / "train.toml").read_text("utf-8"))
+    assert told["env_kwargs"] == {"sutton_barto_reward": True, "max_episode_steps": 9}
+    said = refused(monkeypatch, capsys, *from_file, "--env-kwargs", "odd")
+    assert "names and values in turn are needed" in " ".join(said.split())
+
+
 def broken(monkeypatch, name):
     reader, writer = os.pipe()
     os.close(reader)

@@ -9,7 +9,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -47,6 +47,34 @@ NOT_ENV_KWARGS = {
 } - {"max_episode_steps"}
 
 
+def _env_kwargs(words: list[str]) -> dict[str, Plain]:
+    """Reads names and values that follow one another on the command line."""
+    if len(words) % 2:
+        raise ValueError(f"names and values in turn are needed, got {' '.join(words)}")
+    return dict(zip(words[::2], map(_plain_value, words[1::2]), strict=True))
+
+
+def _plain_value(word: str) -> Plain:
+    if word in ("True", "False"):
+        return word == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
+
+
+# One option whatever a file says: tyro would make an option of each name that is there.
+ENV_KWARGS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[NAME VALUE ...]",
+    instance_from_str=_env_kwargs,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [
+        str(word) for pair in value.items() for word in pair
+    ],
+)
+
+
 @dataclass(frozen=True)
 class Training(Generic[P]):
     """What to train on, and how.
@@ -80,7 +108,7 @@ class Training(Generic[P]):
     backend: Literal["gymnasium", "gymnax", "jumanji"] = "gymnasium"
     vectorization_mode: Literal["vector_entry_point", "sync", "async"] | None = None
     action_mask: bool = False
-    env_kwargs: dict[str, Plain] = field(default_factory=dict)
+    env_kwargs: Annotated[dict[str, Plain], ENV_KWARGS] = field(default_factory=dict)
     seed: int = 0
     run_name: str | None = None
     n_eval_episodes: int = 100
