@@ -14,7 +14,13 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from kitae.algos import cli
-from kitae.algos.cli.settings import find_agent, named_in, read_settings
+from kitae.algos.cli.settings import (
+    defaults,
+    find_agent,
+    named_in,
+    read_settings,
+    said_again,
+)
 from kitae.algos.presets import AGENTS, preset
 
 
@@ -333,6 +339,18 @@ def test_an_environment_of_ones_own_is_trained_and_named_to_go_on(monkeypatch, c
     assert "own_env" in refused(monkeypatch, capsys, "train", "dqn", *again)
     run(monkeypatch, "train", "dqn", *again, *own)
     sys.modules.pop("own_env")
+
+
+@pytest.mark.parametrize(
+    "agent, env_id, options",
+    [
+        ("dqn", "CartPole-v1", ""),
+        ("dqn", "own env:Own-v0", " --env-id 'own env:Own-v0'"),
+        ("own:Mine", "own:Own-v0", " --agent own:Mine --env-id own:Own-v0"),
+    ],
+)
+def test_what_was_imported_is_to_be_named_again(agent, env_id, options):
+    assert said_again(agent, defaults("dqn", AGENTS["dqn"], env_id)) == options
 
 
 @pytest.mark.parametrize(
