@@ -173,6 +173,8 @@ def test_videos_go_to_the_run_that_is_trained(world, drawn_id):
         ),
         ({"wrappers": gym.Wrapper}, "wrappers must be a list of functions"),
         ({"wrappers": ["TimeLimit"]}, "wrappers must be a list of functions"),
+        ({"wrappers": None}, "wrappers must be a list of functions"),
+        ({"wrappers": iter([gym.Wrapper])}, "wrappers must be a list of functions"),
         (
             {"backend": "brax"},
             r"backend must be one of \('gymnasium', 'gymnax', 'jumanji'\), got 'brax'",

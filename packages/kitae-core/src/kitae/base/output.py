@@ -1,4 +1,4 @@
-"""Writing for people to read: it never ends a training, and nothing read forges it."""
+"""Text for people: a write that fails ends nothing, and no name forges a line."""
 
 import os
 import sys

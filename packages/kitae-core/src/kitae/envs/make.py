@@ -88,8 +88,8 @@ def make_vec_env(
         ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
             meets another mode than `"sync"`, the mode or the backend is unknown, the
             backend cannot do what is asked, there are `wrappers` but no single
-            environments, or the environment is known to have no
-            masks; if only its steps show that, the first `reset` raises.
+            environments, or the environment is known to have no masks; if only its
+            steps show that, the first `reset` raises.
         RuntimeError: An environment cannot be made in its process.
         ImportError: The backend's package is missing or too old.
         gymnasium.error.Error: The environment is not registered.
@@ -102,7 +102,7 @@ def make_vec_env(
     """
     check_int("n_envs", n_envs, 1)
     check_flag("action_mask", action_mask)
-    if callable(wrappers) or not all(map(callable, wrappers)):
+    if not (isinstance(wrappers, list | tuple) and all(map(callable, wrappers))):
         raise ValueError(
             "wrappers must be a list of functions that take an environment and return "
             f"it wrapped, got {wrappers!r}"

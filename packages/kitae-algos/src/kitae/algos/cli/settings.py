@@ -25,7 +25,7 @@ from kitae.base import BaseAgent
 from kitae.base.output import visible
 from kitae.base.run_dir import CONFIG
 from kitae.config.serial import config_from_json, plain
-from kitae.config.typed import read_dataclass, read_value
+from kitae.config.typed import read_dataclass, read_value, short
 from kitae.envs.make import make_vec_env
 from kitae.runs import read_run
 
@@ -243,7 +243,7 @@ def _refuse_control_characters(path: Path, value: Any) -> None:
         for part in value:
             _refuse_control_characters(path, part)
     elif visible(value) != str(value):
-        raise ValueError(f"{path} must not have control characters, got {value!r}")
+        raise ValueError(f"{path} must not have control characters, got {short(value)}")
 
 
 def _refuse_module(path: Path, field: str, env_id: Any) -> None:

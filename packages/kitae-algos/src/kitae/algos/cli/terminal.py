@@ -26,7 +26,7 @@ def complain(message: object) -> None:
 
 
 def warning(message: Any, *_: Any, **__: Any) -> str:
-    """Formats a warning; its further lines are indented, so they pass for no other."""
+    """Formats a warning; further lines are indented: they cannot pass for another."""
     lines = COLOURS.sub("", str(message)).split("\n")
     text = "\n  ".join(visible(line.strip()) for line in lines)
     return f"kitae: warning: {text}\n"
@@ -41,8 +41,9 @@ def show(renderable: RenderableType, *, cut: bool = True) -> None:
     """Prints a table or another drawing of rich.
 
     Args:
-        renderable: Text of others in it is from `cell` or `visible`.
-        cut: Whether lines end at the terminal's width; without a terminal too.
+        renderable: Text in it that comes from elsewhere must be made by `cell` or
+            `visible`.
+        cut: Whether lines end at the console's width.
     """
     Console(soft_wrap=not cut).print(renderable)
 
