@@ -1,8 +1,12 @@
+import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import tomllib
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -10,7 +14,13 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from kitae.algos import cli
-from kitae.algos.cli.settings import find_agent, named_in, read_settings
+from kitae.algos.cli.settings import (
+    defaults,
+    find_agent,
+    named_in,
+    read_settings,
+    said_again,
+)
 from kitae.algos.presets import AGENTS, preset
 
 
@@ -98,7 +108,13 @@ def test_a_file_is_overridden_by_flags_and_says_only_what_it_says(tmp_path):
         ("n_env = 2\n", "n_env is no field of Training: did you mean n_envs"),
         ("[algo\n", "is no TOML file"),
         ('agent = "c51"\n', "has the settings of another agent than 'dqn'"),
+        ("a = " + "[" * 5_000, "bad.toml is nested too deeply"),
+        (".".join("a" * 5_000) + " = 1\n", "bad.toml is nested too deeply"),
+        ("seed = " + "9" * 5_000, "is no TOML file"),
+        ('run_name = "\\u001b[31m"\n', r"must not have control characters, got '\x1b"),
+        ('[env_kwargs]\n"\\u202e" = 1\n', r"control characters, got '\u202e'"),
     ],
+    ids=range(11),
 )
 def test_a_bad_file_is_told_in_one_line(
     monkeypatch, capsys, tmp_path, content, message
@@ -250,6 +266,212 @@ def test_a_file_never_names_what_is_imported(in_trained, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, "eval", FIRST)
     settings.write_text(before, encoding="utf-8")
     assert "settings of another agent than 'dqn'" in said
+
+
+CANARY = "canary:CartPole-v1"
+
+
+@pytest.fixture
+def canary(monkeypatch):
+    """A module that must not be imported; returns a check of that."""
+    Path("canary.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(Path.cwd())
+
+    def check(said):
+        assert "canary" not in sys.modules
+        assert f"if you trust it, add --env-id {CANARY}" in said
+        assert said.count("\n") == 1
+
+    yield check
+    sys.modules.pop("canary", None)
+
+
+@pytest.mark.parametrize("mode", ["none", "sync", "async", "vector_entry_point"])
+def test_no_settings_file_names_a_module(mode, canary, monkeypatch, capsys):
+    Path("mine.toml").write_text(
+        f'env_id = "{CANARY}"\nvectorization_mode = "{mode}"\n', encoding="utf-8"
+    )
+    for command in (("train", "dqn"), ("sweep", "dqn", "--search", "gamma=0.1,0.2")):
+        said = refused(monkeypatch, capsys, *command, "--config", "mine.toml")
+        assert said.startswith("kitae: mine.toml: env_id 'canary:CartPole-v1' names a")
+        canary(said)
+
+
+@pytest.mark.parametrize("command", ["eval", "resume"])
+@pytest.mark.parametrize("named_by", ["train.toml", "config.json"])
+def test_no_file_of_a_run_names_a_module(
+    command, named_by, trained, canary, monkeypatch, capsys
+):
+    shutil.copytree(trained / FIRST, "run")
+    path = Path("run", named_by)
+    text = path.read_text(encoding="utf-8")
+    if named_by == "config.json":
+        Path("run", "train.toml").unlink()
+    path.write_text(
+        text.replace('"CartPole-v1"', f'"{CANARY}"').replace('"none"', '"sync"', 1),
+        encoding="utf-8",
+    )
+    canary(refused(monkeypatch, capsys, command, "run"))
+
+
+OWN_ENV = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+
+gym.register("Own-v0", CartPoleEnv, max_episode_steps=50)
+"""
+
+
+def test_an_environment_of_ones_own_is_trained_and_named_to_go_on(monkeypatch, capsys):
+    Path("own_env.py").write_text(OWN_ENV, encoding="utf-8")
+    own = ("--env-id", "own_env:Own-v0")
+    run(monkeypatch, "train", "dqn", *SHORT, *own)
+    folder = "runs/dqn-own-env-Own-v0-0"
+    capsys.readouterr()
+    said = refused(monkeypatch, capsys, "eval", folder)
+    assert "add --env-id own_env:Own-v0" in said
+    run(monkeypatch, "eval", folder, *own, "--n-episodes", "1")
+    assert "over 1 episodes" in capsys.readouterr().out
+    with pytest.warns(RuntimeWarning, match="learning_rate_annealing ends"):
+        run(monkeypatch, "resume", folder, *own, "--n-env-steps", "620")
+    assert "Resuming dqn on own_env:Own-v0" in capsys.readouterr().out
+    again = ("--config", f"{folder}/train.toml", "--run-name", "again")
+    assert "own_env" in refused(monkeypatch, capsys, "train", "dqn", *again)
+    run(monkeypatch, "train", "dqn", *again, *own)
+    sys.modules.pop("own_env")
+
+
+@pytest.mark.parametrize(
+    "agent, env_id, options",
+    [
+        ("dqn", "CartPole-v1", ""),
+        ("dqn", "own env:Own-v0", " --env-id 'own env:Own-v0'"),
+        ("own:Mine", "own:Own-v0", " --agent own:Mine --env-id own:Own-v0"),
+    ],
+)
+def test_what_was_imported_is_to_be_named_again(agent, env_id, options):
+    assert said_again(agent, defaults("dqn", AGENTS["dqn"], env_id)) == options
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wrappers", "vector_kwargs", "disable_env_checker", "backend", "run_name"),
+        *("capture_video", "num_envs", "id", "env_id", "vectorization_mode"),
+    ],
+)
+def test_what_makes_environments_is_no_argument_of_one(name, monkeypatch, capsys):
+    Path("bad.toml").write_text(f"[env_kwargs]\n{name} = 1\n", encoding="utf-8")
+    said = refused(monkeypatch, capsys, "train", "dqn", "--config", "bad.toml")
+    assert said == (
+        "kitae: bad.toml: env_kwargs must be arguments of the environment, but "
+        f"{name!r} is one of what makes environments\n"
+    )
+
+
+def test_arguments_of_an_environment_are_one_option(monkeypatch, capsys):
+    """Whatever their names: here those of other options."""
+    Path("mine.toml").write_text("[env_kwargs]\ngamma = 1\nseed = 2\n", "utf-8")
+    from_file = ("train", "dqn", "--config", "mine.toml")
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, *from_file, "--help")
+    assert exit_.value.code == 0
+    assert "(default: gamma 1 seed 2)" in " ".join(capsys.readouterr().out.split())
+    assert "'gamma'" in refused(monkeypatch, capsys, *from_file)
+    flags = ("--env-kwargs", "sutton_barto_reward", "True", "max_episode_steps", "9")
+    run(monkeypatch, *from_file, *SHORT, *flags)
+    (folder,) = Path("runs").iterdir()
+    told = tomllib.loads((folder / "train.toml").read_text("utf-8"))
+    assert told["env_kwargs"] == {"sutton_barto_reward": True, "max_episode_steps": 9}
+    said = refused(monkeypatch, capsys, *from_file, "--env-kwargs", "odd")
+    assert "names and values in turn are needed" in " ".join(said.split())
+
+
+def broken(monkeypatch, name):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, name, os.fdopen(writer, "w", encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("agents",), ("envs",), ("runs",), ("report", FIRST), ("--help",), ("envs", "-h")],
+    ids=" ".join,
+)
+def test_a_reader_that_is_gone_is_no_error(in_trained, arguments, monkeypatch, capsys):
+    broken(monkeypatch, "stdout")
+    if arguments[-1] in ("--help", "-h"):
+        with pytest.raises(SystemExit) as exit_:
+            run(monkeypatch, *arguments)
+        assert exit_.value.code == 0
+    else:
+        run(monkeypatch, *arguments)
+    said = capsys.readouterr().err
+    assert said.startswith("kitae: standard output can no longer be written (Broken")
+    assert said.count("\n") == 1
+    sys.stdout.close()
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_status(monkeypatch):
+    broken(monkeypatch, "stderr")
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, "runs", "none")
+    assert exit_.value.code == 2
+    sys.stderr.close()
+
+
+HOSTILE = "\x1b[31m\x9b2J\u202e\ud800 [/0.1]\nrun-2"
+ESCAPED = r"\x1b[31m\x9b2J\u202e\ud800 [/0.1]\nrun-2"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_runs_are_listed_whatever_their_files_say(
+    in_trained, encoding, monkeypatch, tmp_path
+):
+    for name in ("lr[/0.1]", "dqn[red]", "a\x1b[31m\nb", "bad[/]"):
+        shutil.copytree(FIRST, tmp_path / name)
+    config = tmp_path / "dqn[red]" / "config.json"
+    written = json.loads(config.read_text(encoding="utf-8"))
+    written["env_cfg"]["task_name"] = HOSTILE
+    config.write_text(json.dumps(written), encoding="utf-8")
+    system = tmp_path / "lr[/0.1]" / "system.json"
+    system.write_text(json.dumps([{"agent": f"A{HOSTILE}"}]), encoding="utf-8")
+    (tmp_path / "bad[/]" / "metrics.csv").write_text(f"x\n{HOSTILE[:5]}\n")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "200")
+    run(monkeypatch, "runs", tmp_path)
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()
+    assert len(lines) == 6
+    assert sorted(line.split()[0] for line in lines[1:5]) == [
+        *(r"a\x1b[31m\nb", "bad[/]", "dqn[red]", "lr[/0.1]"),
+    ]
+    assert any(f" {ESCAPED} " in line for line in lines)
+    assert any(f" A{ESCAPED} " in line for line in lines)
+    assert lines[5].startswith("bad[/]: ")
+    assert not any(set("\x1b\x9b\u202e") & set(line) for line in lines)
+
+
+def test_errors_and_warnings_forge_no_lines(monkeypatch, capsys):
+    said = refused(monkeypatch, capsys, "runs", "no\x1b[31m\x9b\u202e\nkitae: fine")
+    assert said == ("kitae: there is no folder no\\x1b[31m\\x9b\\u202e kitae: fine\n")
+    # Gymnasium colours its warnings.
+    message = "\x1b[33mWARN: one\nkitae: two \x9b\x1b[0m"
+    written = warnings.formatwarning(message, UserWarning, "file", 1)
+    assert written == "kitae: warning: WARN: one\n  kitae: two \\x9b\n"
+
+
+def test_videos_of_a_training_are_its_own(trained, monkeypatch, capsys):
+    pytest.importorskip("moviepy")
+    shutil.copytree(trained / FIRST, FIRST)
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        monkeypatch.setenv(driver, "")  # so that it is restored
+        monkeypatch.delenv(driver)
+    run(monkeypatch, "train", "dqn", *SHORT, "--capture-video")
+    assert os.environ["SDL_AUDIODRIVER"] == os.environ["SDL_VIDEODRIVER"] == "dummy"
+    assert f"everything is in {FIRST}-2" in capsys.readouterr().out
+    assert list(Path(f"{FIRST}-2", "videos").glob("*.mp4"))
+    assert not list(Path(FIRST, "videos").glob("*.mp4"))
 
 
 def test_a_sweep_finds_the_better_value_and_goes_on(monkeypatch, capsys):

@@ -1,10 +1,21 @@
 import io
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from kitae.base import live
-from kitae.base.live import Lines, Progress, line, number, panel, sparkline
+from kitae.base.live import (
+    Lines,
+    Notebook,
+    Progress,
+    line,
+    number,
+    panel,
+    sparkline,
+)
 
 
 def test_a_terminal_is_drawn_on(world, monkeypatch, capsys):
@@ -168,3 +179,133 @@ def test_a_notebooks_output_is_replaced(world, tmp_path):
     assert "in-a-notebook" in text
     assert "2/2" in text
     assert "1/2" not in text
+
+
+@pytest.fixture(params=["1", "0"], ids=["terminal", "lines"])
+def any_display(request, monkeypatch):
+    """Each way to show a training outside a notebook, as often as it can."""
+    monkeypatch.setenv("TTY_COMPATIBLE", request.param)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(live, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(live, "LINE_SECONDS", 0.0)
+
+
+def broken_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def full_disk():
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize(
+    "opened, why",
+    [(broken_pipe, "Broken pipe"), (full_disk, "No space left on device")],
+)
+def test_a_training_outlives_whoever_read_of_it(
+    world, any_display, opened, why, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "stdout", os.fdopen(opened(), "w", encoding="utf-8"))
+    env = world.count_envs()
+    agent = world.make_agent(env, "unread", log_frequency=10)
+    agent.train(env, 40)
+    assert agent.step == 40
+    assert Path("runs/unread/checkpoints/40").is_dir()
+    assert capsys.readouterr().err == (
+        f"kitae: standard output can no longer be written ({why}): from here on it is "
+        "dropped\n"
+    )
+    # Nothing is left that Python would try to write once more as it ends.
+    sys.stdout.close()
+
+
+def test_a_training_outlives_both_streams(world, any_display, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, os.fdopen(broken_pipe(), "w", encoding="utf-8"))
+    env = world.count_envs()
+    agent = world.make_agent(env, log_frequency=10)
+    agent.train(env, 40)
+    assert agent.step == 40
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def test_what_users_print_to_a_broken_stream_still_raises(world, monkeypatch):
+    stream = os.fdopen(broken_pipe(), "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    env = world.count_envs()
+    world.make_agent(env).train(env, 40)
+    with pytest.raises(BrokenPipeError):
+        print("mine", flush=True)
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+def test_a_training_outlives_a_page_that_is_gone():
+    class Gone:
+        def update(self, *_, **__):
+            raise RuntimeError("no connection")
+
+    notebook = Notebook.__new__(Notebook)
+    notebook._handle, notebook._last = Gone(), 0.0
+    notebook.show(Progress("x", 0, 1, 2))
+    notebook.close(Progress("x", 0, 2, 2))
+
+
+def test_a_name_is_shown_as_it_is(world, any_display, capsys):
+    name = "dqn[red]-lr[/0.1]"
+    env = world.count_envs()
+    world.make_agent(env, name, log_frequency=10).train(env, 40)
+    assert name in capsys.readouterr().out
+
+
+HOSTILE = "a\x1b[31m\x9b2J\u202e\ud800\r\nb"
+ESCAPED = r"a\x1b[31m\x9b2J\u202e\ud800\r\nb"
+
+
+def test_what_a_terminal_would_obey_is_escaped():
+    progress = Progress(HOSTILE, 0, 1, 2, metrics={HOSTILE: 1.0})
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=False)
+    console.print(panel(progress))
+    Lines(console).close(progress)
+    head, _, metrics, _, plain = out.getvalue().split("\n")[:-1]
+    assert head.startswith(f"{ESCAPED} ")
+    assert metrics == f"{ESCAPED} 1"
+    assert plain == line(progress)
+    assert plain.startswith(f"{ESCAPED}  1/2  {ESCAPED} 1  ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_of_any_encoding_is_drawn_on(
+    world, any_display, encoding, monkeypatch
+):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    env = world.count_envs()
+    world.make_agent(env, "größer-日", log_frequency=10).train(env, 40)
+    stream.flush()
+    out = written.getvalue().decode(encoding)
+    shown = "größer-日".encode(encoding, "replace").decode(encoding)
+    assert shown in out
+    assert "40/40" in out
+
+
+def test_bars_are_of_what_the_encoding_has():
+    progress = Progress("x", 0, 5, 10, episode_return=3.0, episode_length=3.0)
+    progress.returns = [0.0, 3.5, 7.0]
+    drawn = {}
+    for encoding in ("ascii", "utf-8"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        console = Console(file=stream, width=100, force_terminal=False)
+        console.print(panel(progress))
+        stream.flush()
+        drawn[encoding] = stream.buffer.getvalue().decode(encoding)
+    assert "  _+#  " in drawn["ascii"]
+    assert "  ▁▅█  " in drawn["utf-8"]
+    assert drawn["ascii"].isascii()

@@ -1,5 +1,6 @@
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -78,6 +79,81 @@ def test_films_the_first_environment_only(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        {"vectorization_mode": "sync"},
+        {"vectorization_mode": "async"},
+        {"capture_video": True, "run_name": "wrapped"},
+        {"capture_video": True, "run_name": "wrapped", "render_mode": "human"},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
+def test_wrappers_are_applied_to_each_environment_in_their_order(arguments):
+    # Acrobot gives -1 at each step before its end.
+    changed = gym.wrappers.TransformReward
+    wrappers = [
+        lambda env: changed(env, lambda reward: reward + 1.0),
+        lambda env: changed(env, lambda reward: reward * 10.0),
+    ]
+    env = make_vec_env("Acrobot-v1", 2, wrappers=wrappers, **arguments)
+    env.reset(seed=0)
+    _, reward, *_ = env.step(np.zeros(2, np.int64))
+    env.close()
+    assert reward.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("mode", [None, "sync", "async"])
+def test_a_module_in_front_of_an_id_is_imported(mode, tmp_path, monkeypatch):
+    (tmp_path / "registers_lift.py").write_text(
+        "import gymnasium as gym\n"
+        "from gymnasium.envs.classic_control import AcrobotEnv\n"
+        "class Lift(AcrobotEnv): pass\n"
+        "gym.register('Lift-v7', 'registers_lift:Lift')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make_vec_env("registers_lift:Lift-v7", 1, vectorization_mode=mode)
+    del gym.registry["Lift-v7"], sys.modules["registers_lift"]
+    assert env.reset(seed=0)[0].shape == (1, 6)
+    env.close()
+    with pytest.raises(ImportError, match="'no_such:Lift-v7': No module named"):
+        make_vec_env("no_such:Lift-v7", 1, vectorization_mode=mode)
+
+
+@pytest.fixture
+def drawn_id(world):
+    """The id of a small environment that draws itself."""
+
+    class Drawn(world.CountEnv):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+        render_mode = None
+
+        def __init__(self, render_mode=None):
+            super().__init__()
+            self.render_mode = render_mode
+
+        def render(self):
+            return np.zeros((32, 32, 3), np.uint8)
+
+    gym.register("Drawn-v0", Drawn)
+    yield "Drawn-v0"
+    del gym.registry["Drawn-v0"]
+
+
+def test_videos_go_to_the_run_that_is_trained(world, drawn_id):
+    pytest.importorskip("moviepy")
+    before = make_vec_env(drawn_id, 2)
+    world.make_agent(before, "taken", n_env_steps=20).train(before, 20)
+    env = make_vec_env(drawn_id, 2, capture_video=True, run_name="taken")
+    agent = world.make_agent(env, "taken", n_env_steps=20)
+    agent.train(env, 20)
+    env.close()
+    assert not Path("runs/taken/videos").exists()
+    assert agent.run_dir.name == "taken-2"
+    videos = [path.name for path in Path("runs/taken-2/videos").iterdir()]
+    assert videos == ["rl-video-episode-0.mp4"]
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         ({"n_envs": 0}, "n_envs must be an int of at least 1"),
@@ -87,6 +163,18 @@ def test_films_the_first_environment_only(tmp_path, monkeypatch):
             "capture_video films one environment of vectorization_mode='sync'",
         ),
         ({"vectorization_mode": "turbo"}, "vectorization_mode must be one of"),
+        (
+            {"wrappers": [gym.Wrapper]},
+            "CartPole-v1 is made in its own vectorised form: ask for single ones by",
+        ),
+        (
+            {"wrappers": [gym.Wrapper], "backend": "gymnax"},
+            "Gymnasium's single environments, got backend 'gymnax'",
+        ),
+        ({"wrappers": gym.Wrapper}, "wrappers must be a list of functions"),
+        ({"wrappers": ["TimeLimit"]}, "wrappers must be a list of functions"),
+        ({"wrappers": None}, "wrappers must be a list of functions"),
+        ({"wrappers": iter([gym.Wrapper])}, "wrappers must be a list of functions"),
         (
             {"backend": "brax"},
             r"backend must be one of \('gymnasium', 'gymnax', 'jumanji'\), got 'brax'",

@@ -16,6 +16,7 @@ from kitae.base.tracing import Acted
 from kitae.config.schedule import next_stop
 from kitae.envs import HostEnv, HostStep, as_vector_env
 from kitae.envs.pettingzoo import PettingZooEnvs
+from kitae.envs.videos import videos_into
 
 if TYPE_CHECKING:
     from kitae.base.agent import BaseAgent
@@ -237,6 +238,7 @@ def train_on_host(
 
     world = start()
     with running(agent, statistics, n_env_steps, saved) as run:
+        videos_into(agent._own_run_dir() / "videos", env)
         driver = ByLoops(steps, run) if can_loop(agent) else StepByStep(steps, run)
         driver.start(*world)
         while agent.step < n_env_steps and not run.stopped:

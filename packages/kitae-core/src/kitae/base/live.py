@@ -1,22 +1,26 @@
 """What a training shows of itself while it runs."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from kitae.base.output import guarded, visible
 
 REFRESH_SECONDS = 0.25
 NOTEBOOK_SECONDS = 1.0
 # Without a terminal: of many rows in a short time, one line tells enough.
 LINE_SECONDS = 5.0
 SPARKS = "▁▂▃▄▅▆▇█"
+ASCII_SPARKS = "_.-=+*%#"
 MAX_SPARKS = 32
 
 
@@ -83,8 +87,12 @@ class Progress:
             self.returns.append(self.episode_return)
 
 
-def sparkline(values: list[float]) -> str:
+def sparkline(values: list[float], bars: str = SPARKS) -> str:
     """Draws values as a row of bars, the lowest of them as the lowest bar.
+
+    Args:
+        values: Finite numbers.
+        bars: From the lowest to the highest, at least one.
 
     Example:
         >>> sparkline([1.0, 2.0, 4.5])
@@ -93,9 +101,9 @@ def sparkline(values: list[float]) -> str:
     if not values:
         return ""
     low, high = min(values), max(values)
-    top = len(SPARKS) - 1
+    top = len(bars) - 1
     scale = top / (high - low) if high > low else 0.0
-    return "".join(SPARKS[round((value - low) * scale)] for value in values)
+    return "".join(bars[round((value - low) * scale)] for value in values)
 
 
 def number(value: float) -> str:
@@ -118,9 +126,15 @@ def line(progress: Progress) -> str:
     parts = [f"{progress.step:,}/{progress.until:,}"]
     if progress.episode_return is not None:
         parts.append(f"return {number(progress.episode_return)}")
-    parts += [f"{name} {number(value)}" for name, value in progress.metrics.items()]
+    parts += _metrics(progress)
     parts += [_speeds(progress), f"{progress.left} left"]
-    return f"{progress.name}  {'  '.join(parts)}"
+    return f"{visible(progress.name)}  {'  '.join(parts)}"
+
+
+def _metrics(progress: Progress) -> list[str]:
+    return [
+        f"{visible(name)} {number(value)}" for name, value in progress.metrics.items()
+    ]
 
 
 def _speeds(progress: Progress) -> str:
@@ -135,23 +149,37 @@ def panel(progress: Progress) -> Group:
     head.add_column(no_wrap=True)
     head.add_column(no_wrap=True)
     head.add_row(
-        progress.name,
+        Text(visible(progress.name)),
         ProgressBar(total=1.0, completed=progress.share),
         f"{progress.step:,}/{progress.until:,}",
         f"{progress.left} left",
     )
-    episodes = Text("no episode has ended yet", style="dim")
-    if progress.episode_return is not None and progress.episode_length is not None:
-        episodes = Text.assemble(
+    learning = Text("  ".join(_metrics(progress)) or "no update yet", style="dim")
+    speeds = Text(_speeds(progress), style="dim")
+    return Group(head, _Episodes(progress), learning, speeds)
+
+
+@dataclass(frozen=True)
+class _Episodes:
+    """One line on the episodes, with bars that the terminal's encoding has."""
+
+    progress: Progress
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        progress = self.progress
+        if progress.episode_return is None or progress.episode_length is None:
+            yield Text("no episode has ended yet", style="dim")
+            return
+        bars = ASCII_SPARKS if options.ascii_only else SPARKS
+        yield Text.assemble(
             "return ",
             (number(progress.episode_return), "bold green"),
-            f"  {sparkline(progress.returns)}  ",
+            f"  {sparkline(progress.returns, bars)}  ",
             f"length {number(progress.episode_length)}  ",
             f"{progress.episodes:,} episodes",
         )
-    values = [f"{name} {number(value)}" for name, value in progress.metrics.items()]
-    learning = Text("  ".join(values) or "no update yet", style="dim")
-    return Group(head, episodes, learning, Text(_speeds(progress), style="dim"))
 
 
 class Display(Protocol):
@@ -263,7 +291,9 @@ class Notebook:
         console = Console(width=100, no_color=True, force_jupyter=False)
         with console.capture() as captured:
             console.print(panel(progress))
-        self._handle.update(self._text(captured.get()), raw=True)
+        # Whatever is wrong with the way to the page, the training continues.
+        with contextlib.suppress(Exception):
+            self._handle.update(self._text(captured.get()), raw=True)
 
     @staticmethod
     def _text(text: str) -> dict[str, str]:
@@ -272,9 +302,10 @@ class Notebook:
 
 def open_display(shown: bool) -> Display:
     """Returns the way to show a training that suits where it runs."""
-    console = Console()
     if not shown:
         return Nothing()
+    # Whatever becomes of who reads it, the training goes to its end.
+    console = Console(file=guarded(sys.stdout, "standard output"))
     if console.is_jupyter:
         with contextlib.suppress(ImportError):
             return Notebook()

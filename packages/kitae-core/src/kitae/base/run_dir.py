@@ -60,7 +60,7 @@ def new_run_dir(root: Path, run_name: str, config: AlgoConfig) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         try:
             # Who makes this file has the directory: of two runs at the same moment one.
-            # The directory itself may be there before, for the videos of environments.
+            # The directory itself may be there before, such as for videos.
             (run_dir / CONFIG).open("x").close()
             break
         except FileExistsError:

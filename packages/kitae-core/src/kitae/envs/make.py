@@ -1,6 +1,7 @@
 """Making vector environments by the names that registries know."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
@@ -19,9 +20,11 @@ from kitae.envs.guards import Guard, checked_workers, workers_start
 from kitae.envs.gymnax import make_gymnax
 from kitae.envs.jumanji import make_jumanji
 from kitae.envs.masks import ActionMask
+from kitae.envs.videos import RunVideo
 from kitae.envs.workers import CheckedEnv, checked_worker
 
 VIDEO_EVERY = 100
+Wrappers = Sequence[Callable[[gym.Env], gym.Env]]
 
 MAKERS = {"gymnax": make_gymnax, "jumanji": make_jumanji}
 
@@ -35,6 +38,7 @@ def make_vec_env(
     run_name: str | None = None,
     vectorization_mode: str | None = None,
     action_mask: bool = False,
+    wrappers: Wrappers = (),
     **env_kwargs: Any,
 ) -> VectorEnv:
     """Makes `n_envs` copies of a registered environment, stepped together.
@@ -48,17 +52,20 @@ def make_vec_env(
     Args:
         env_id: As the registry of `backend` knows it; `"ALE/<game>-v5"` for Atari's
             games, as `kitae.envs.atari.make_atari` makes them. These need
-            `pip install "kitae-core[atari]"`.
+            `pip install "kitae-core[atari]"`. For Gymnasium's registry also
+            `"module:<id>"`: the module is imported first, and registers the
+            environment. Never pass such an id that was read from a file.
         n_envs: Parallel environments, at least 1.
         backend: Whose environment it is: `"gymnasium"`, `"gymnax"` or `"jumanji"`. The
             last two need `pip install "kitae-core[gymnax]"` or
             `"kitae-core[jumanji]"`, give a `kitae.envs.functional.JaxVectorEnv`, and
-            take neither `capture_video` nor `vectorization_mode`.
+            take neither `capture_video` nor `vectorization_mode` nor `wrappers`.
         capture_video: Whether to film every hundredth episode of the first
             environment, into `runs/<run_name>/videos/`; the environments are then
             stepped one after the other. Needs `pip install "kitae-core[video]"`.
-        run_name: Whose directory the videos go to, in place of those that an earlier
-            run of that name left there; needed with `capture_video` only.
+        run_name: Whose directory the videos go to; needed with `capture_video` only.
+            While an agent trains, they go to the directory of that agent's run, such as
+            `runs/<run_name>-2/videos/` where the name is taken.
         vectorization_mode: `"vector_entry_point"` for the environment's own
             vectorised form, `"sync"` for one process, `"async"` for one process per
             environment (in a script, under `if __name__ == "__main__":`). Default: its
@@ -67,6 +74,10 @@ def make_vec_env(
             observations, as in `kitae.envs.masks.ActionMask`; from
             `infos["action_mask"]`, for environments that are JAX functions from their
             method `action_mask`, for Jumanji's from their observations.
+        wrappers: Functions that take a single environment and return it wrapped, such
+            as `gymnasium.wrappers.FlattenObservation`; each is applied to each of the
+            `n_envs` environments, the first one first. They need `"sync"` or `"async"`
+            mode, or `capture_video`, which then shows what they leave.
         **env_kwargs: Passed to the environment, such as `max_episode_steps`; for
             another backend see `kitae.envs.gymnax.make_gymnax` and
             `kitae.envs.jumanji.make_jumanji`.
@@ -77,8 +88,9 @@ def make_vec_env(
     Raises:
         ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
             meets another mode than `"sync"`, the mode or the backend is unknown, the
-            backend cannot do what is asked, or the environment is known to have no
-            masks; if only its steps show that, the first `reset` raises.
+            backend cannot do what is asked, there are `wrappers` but no single
+            environments, or the environment is known to have no masks; if only its
+            steps show that, the first `reset` raises.
         RuntimeError: An environment cannot be made in its process, or raises
             SystemExit.
         ImportError: The backend's package is missing or too old.
@@ -92,12 +104,25 @@ def make_vec_env(
     """
     check_int("n_envs", n_envs, 1)
     check_flag("action_mask", action_mask)
+    if not (isinstance(wrappers, list | tuple) and all(map(callable, wrappers))):
+        raise ValueError(
+            "wrappers must be a list of functions that take an environment and return "
+            f"it wrapped, got {wrappers!r}"
+        )
     if backend != "gymnasium":
-        maker = _maker(backend, capture_video, vectorization_mode, action_mask)
+        maker = _maker(
+            backend, capture_video, vectorization_mode, action_mask, wrappers
+        )
         return maker(env_id, n_envs, **env_kwargs)
     with Guard()("while it was made"):
         env = _gymnasium(
-            env_id, n_envs, capture_video, run_name, vectorization_mode, env_kwargs
+            _registered(env_id),
+            n_envs,
+            capture_video,
+            run_name,
+            vectorization_mode,
+            wrappers,
+            env_kwargs,
         )
     jax_env = as_jax_env(env, n_envs)
     if jax_env is None:
@@ -114,6 +139,7 @@ def _gymnasium(
     capture_video: bool,
     run_name: str | None,
     vectorization_mode: str | None,
+    wrappers: Wrappers,
     env_kwargs: dict[str, Any],
 ) -> VectorEnv:
     if is_atari(env_id):
@@ -135,18 +161,25 @@ def _gymnasium(
             )
         run_name = checked_run_name(run_name)
         import_moviepy()
-        return _filmed(env_id, n_envs, Path("runs", run_name, "videos"), env_kwargs)
+        folder = Path("runs", run_name, "videos")
+        return _filmed(env_id, n_envs, folder, wrappers, env_kwargs)
     mode = _mode(env_id, vectorization_mode)
+    if wrappers and mode == "vector_entry_point":
+        raise ValueError(
+            f"wrappers are for single environments, but {env_id} is made in its own "
+            "vectorised form: ask for single ones by vectorization_mode='sync' or "
+            "'async'"
+        )
     if mode == "vector_entry_point" and is_atari(env_id):
         return make_atari(env_id, n_envs, **env_kwargs)
     vector_kwargs: dict[str, Any] = {}
-    wrappers = list(env_kwargs.pop("wrappers", ()))
+    all_wrappers: list[Any] = list(wrappers)
     if mode != "vector_entry_point":
         # A step that is a transition everywhere wastes none, and keeps counts exact.
         vector_kwargs["autoreset_mode"] = AutoresetMode.SAME_STEP
     if mode == "sync":
         numbers = count()
-        wrappers.append(lambda env: CheckedEnv(env, next(numbers)))
+        all_wrappers.append(lambda env: CheckedEnv(env, next(numbers)))
     if mode == "async":
         # JAX has threads, and a forked process would hold their locks for ever.
         vector_kwargs |= {"context": "forkserver", "worker": checked_worker}
@@ -156,7 +189,7 @@ def _gymnasium(
             num_envs=n_envs,
             vectorization_mode=mode,
             vector_kwargs=vector_kwargs,
-            wrappers=wrappers,
+            wrappers=all_wrappers,
             **env_kwargs,
         )
     if mode == "async":
@@ -169,6 +202,7 @@ def _maker(
     capture_video: bool,
     vectorization_mode: str | None,
     action_mask: bool,
+    wrappers: Wrappers,
 ) -> Callable[..., VectorEnv]:
     if backend not in MAKERS:
         backends = ("gymnasium", *MAKERS)
@@ -180,11 +214,26 @@ def _maker(
             f"vectorization_mode={vectorization_mode!r} needs backend='gymnasium', got "
             f"{backend!r}, whose environments are stepped together"
         )
+    if wrappers:
+        raise ValueError(
+            f"wrappers are for Gymnasium's single environments, got backend {backend!r}"
+        )
     if not action_mask:
         return MAKERS[backend]
     if backend != "jumanji":
         raise ValueError(f"action_mask: environments of {backend!r} have no masks")
     return partial(make_jumanji, action_mask=True)
+
+
+def _registered(env_id: str) -> str:
+    """Imports the module of `"module:<id>"`, and returns the id that it registered."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)  # noqa: TID251 (named by the caller)
+        except ImportError as error:
+            raise ImportError(f"env_id {env_id!r}: {error}") from error
+    return name
 
 
 def _mode(env_id: str, asked: str | None) -> str:
@@ -209,16 +258,21 @@ def import_moviepy() -> Any:
 
 
 def _filmed(
-    env_id: str, n_envs: int, folder: Path, env_kwargs: dict[str, Any]
+    env_id: str,
+    n_envs: int,
+    folder: Path,
+    wrappers: Wrappers,
+    env_kwargs: dict[str, Any],
 ) -> VectorEnv:
-    def first() -> gym.Env:
-        env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
-        return gym.wrappers.RecordVideo(
-            env, str(folder), episode_trigger=lambda n: n % VIDEO_EVERY == 0
-        )
+    def other(**changed: Any) -> gym.Env:
+        env = gym.make(env_id, **{**env_kwargs, **changed})
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
 
-    def other() -> gym.Env:
-        return gym.make(env_id, **env_kwargs)
+    def first() -> gym.Env:
+        env = other(render_mode="rgb_array")
+        return RunVideo(env, folder, lambda n: n % VIDEO_EVERY == 0)
 
     makers: list[Callable[[], gym.Env]] = [first] + [other] * (n_envs - 1)
     checked = [

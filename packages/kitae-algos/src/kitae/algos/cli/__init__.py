@@ -4,7 +4,6 @@
 be asked for depends on what was asked: the command is put together for each call.
 """
 
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from typing import Any
 import gymnasium as gym
 import jax
 import tyro
-from rich.console import Console
 
 from kitae.algos.cli import evaluation, lists, results, sweep, training
+from kitae.algos.cli.terminal import complain, guarded_streams, warning
 
 REFUSED = (
     ValueError,
@@ -44,14 +43,14 @@ def command(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _one_line(message: Any, *_: Any, **__: Any) -> str:
-    return f"kitae: warning: {message}\n"
-
-
 def main() -> None:
     """Runs the command; what the user got wrong is told in one line."""
-    warnings.formatwarning = _one_line
-    arguments = sys.argv[1:] or ["--help"]
+    warnings.formatwarning = warning
+    with guarded_streams():
+        _run(sys.argv[1:] or ["--help"])
+
+
+def _run(arguments: Sequence[str]) -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(
             command(arguments),
@@ -63,10 +62,7 @@ def main() -> None:
     except jax.errors.JaxRuntimeError:
         raise  # no user's mistake: all of it is shown
     except REFUSED as error:
-        said = re.sub(r"\s*\n\s*", " ", str(error)) or repr(error)
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"kitae: {said}", markup=False
-        )
+        complain(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

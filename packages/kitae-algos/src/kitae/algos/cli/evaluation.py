@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,14 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from kitae.algos.cli.settings import RunDir, Training, make_env, settings_of
+from kitae.algos.cli.settings import (
+    RunDir,
+    Training,
+    make_env,
+    no_screen_or_sound,
+    settings_of,
+)
+from kitae.algos.cli.terminal import say
 from kitae.base import BaseAgent
 from kitae.base.files import check_folder, remove_any, write_file
 from kitae.config import check_int
@@ -33,6 +39,7 @@ def evaluate(
     video: bool = False,
     n_videos: int = 3,
     agent: str | None = None,
+    env_id: str | None = None,
 ) -> None:
     """Plays greedy episodes; tells and keeps their mean return with its 95 % interval.
 
@@ -46,11 +53,12 @@ def evaluate(
         video: Whether to film some more episodes, into <run_dir>/videos.
         n_videos: How many, at least 1.
         agent: Needed for an agent of your own: module:Class.
+        env_id: Needed where the environment's id names a module: module:Env-v0.
     """
     check_int("n_videos", n_videos, 1)
     if video:
         import_moviepy()
-    _, agent_type, training = settings_of(run_dir, agent)
+    _, agent_type, training = settings_of(run_dir, agent, env_id)
     learner = agent_type.load(run_dir, step=_step(step))
     env = make_env(training)
     play(learner, env, n_episodes, seed)
@@ -60,7 +68,7 @@ def evaluate(
         with _filmed(training, folder, n_videos) as filmed:
             returns = learner.evaluate(filmed, n_videos, seed=seed)
         shown = ", ".join(f"{value:g}" for value in returns)
-        print(f"Filmed {n_videos} episodes of returns {shown} in {folder}")
+        say(f"Filmed {n_videos} episodes of returns {shown} in {folder}")
 
 
 def _step(text: str) -> int | Literal["last", "best"]:
@@ -79,7 +87,7 @@ def play(
     """Evaluates an agent, tells what came of it and notes it in its run's directory."""
     returns = learner.evaluate(env, n_episodes, seed=seed)
     mean, low, high = interval(returns)
-    print(
+    say(
         f"Greedy evaluation over {len(returns)} episodes at {learner.step:,} "
         f"environment steps: mean return {mean:.1f} (95 % interval {low:.1f} to "
         f"{high:.1f}), standard deviation {np.std(returns):.1f}"
@@ -131,9 +139,9 @@ def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
 
 
 def _drawn(training: Training, folder: Path, n: int) -> Any:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is needed
-    env_kwargs: dict[str, Any] = training.env_kwargs
-    env = gym.make(training.env_id, render_mode="rgb_array", **env_kwargs)
+    no_screen_or_sound()
+    env_kwargs: dict[str, Any] = {**training.env_kwargs, "render_mode": "rgb_array"}
+    env = gym.make(training.env_id, **env_kwargs)
     return as_vector_env(
         gym.wrappers.RecordVideo(
             env, str(folder), episode_trigger=lambda i: i < n, disable_logger=True

@@ -4,9 +4,9 @@ import sys
 from typing import Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from kitae.algos.cli.terminal import cell, say, show
 from kitae.algos.presets import AGENTS
 from kitae.envs.ids import env_ids
 
@@ -16,8 +16,8 @@ def agents() -> None:
     table = Table(box=None, show_header=False)
     for name, agent_type in AGENTS.items():
         about = (sys.modules[agent_type.__module__].__doc__ or "").partition("\n")[0]
-        table.add_row(name, about.removesuffix("."))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+        table.add_row(name, cell(about.removesuffix(".")))
+    show(table, cut=sys.stdout.isatty())
 
 
 def envs(
@@ -34,4 +34,4 @@ def envs(
     if not found:
         raise ValueError(f"no environment of {backend} has {pattern!r} in its id")
     for name in found:
-        print(name)
+        say(name)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kitae.algos.cli.settings import RunDir, check_run
+from kitae.algos.cli.terminal import cell, say, show
 from kitae.base.run_dir import CONFIG
 from kitae.runs import find_runs, plot_runs, write_report
 
@@ -30,9 +31,8 @@ def runs(root: tyro.conf.Positional[Path] = Path("runs")) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     found = sorted(find_runs(root), key=lambda run: run.modified)
-    console = Console()
     # Runs are mostly named by them.
-    wide = console.width >= WIDE
+    wide = Console().width >= WIDE
     columns = ["run", *(["agent", "task", "seed"] if wide else [])]
     table = Table(*columns, box=None, header_style="bold")
     for name in ("steps", "return", "best", "time"):
@@ -41,18 +41,21 @@ def runs(root: tyro.conf.Positional[Path] = Path("runs")) -> None:
     for run in found:
         minutes, seconds = divmod(round(run.seconds), 60)
         table.add_row(
-            run.name,
-            *([run.algorithm, run.task, str(run.seed)] if wide else []),
+            cell(run.name),
+            *(map(cell, [run.algorithm, run.task, run.seed]) if wide else []),
             f"{run.env_steps:,}",
             _return(run.last_return),
             _return(run.best_return),
             f"{minutes}:{seconds:02}",
-            f"[{STYLES[run.state]}]{run.state}[/]",
+            cell(run.state, STYLES[run.state]),
         )
-    console.print(table if found else f"no runs in {root}")
+    if found:
+        show(table)
+    else:
+        say(f"no runs in {root}")
     for run in found:
-        if run.problem:
-            console.print(f"{run.name}: {run.problem}", markup=False, highlight=False)
+        for problem in filter(None, run.problem.split("\n")):
+            say(f"{run.name}: {problem}")
 
 
 def _return(value: float | None) -> str:
@@ -83,7 +86,7 @@ def plot(
     if not run_dirs:
         raise ValueError("plot needs the directories of runs, such as runs/*")
     for path in plot_runs(_expanded(run_dirs), out, metric=metric, x=x, smooth=smooth):
-        print(path)
+        say(path)
 
 
 def _expanded(paths: tuple[Path, ...]) -> list[Path]:
@@ -107,4 +110,4 @@ def report(
         out: The file. Default: <run_dir>/report.html.
     """
     check_run(run_dir)
-    print(write_report(run_dir, out))
+    say(write_report(run_dir, out))

@@ -2,15 +2,19 @@
 
 import dataclasses
 import importlib
+import inspect
 import os
 import re
+import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import gymnasium as gym
 import tomli_w
 import tyro
 from gymnasium.vector import VectorEnv
@@ -19,9 +23,10 @@ import kitae.config as cfg
 from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
 from kitae.base.files import read_file
+from kitae.base.output import visible
 from kitae.base.run_dir import CONFIG
 from kitae.config.serial import MAX_JSON_BYTES, check_depth, config_from_json, plain
-from kitae.config.typed import read_dataclass, read_value
+from kitae.config.typed import read_dataclass, read_value, short
 from kitae.envs.make import make_vec_env
 from kitae.runs import read_run
 
@@ -36,6 +41,42 @@ RunDir = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
 P = TypeVar("P")
 Plain = bool | int | float | str
 
+# Arguments of what makes environments, which are not the environment's.
+NOT_ENV_KWARGS = {
+    parameter.name
+    for make in (make_vec_env, gym.make_vec, gym.make)
+    for parameter in inspect.signature(make).parameters.values()
+    if parameter.kind is not parameter.VAR_KEYWORD
+} - {"max_episode_steps"}
+
+
+def _env_kwargs(words: list[str]) -> dict[str, Plain]:
+    """Reads names and values that follow one another on the command line."""
+    if len(words) % 2:
+        raise ValueError(f"names and values in turn are needed, got {' '.join(words)}")
+    return dict(zip(words[::2], map(_plain_value, words[1::2]), strict=True))
+
+
+def _plain_value(word: str) -> Plain:
+    if word in ("True", "False"):
+        return word == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
+
+
+# One option whatever a file says: tyro would make an option of each name that is there.
+ENV_KWARGS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[NAME VALUE ...]",
+    instance_from_str=_env_kwargs,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [
+        str(word) for pair in value.items() for word in pair
+    ],
+)
+
 
 @dataclass(frozen=True)
 class Training(Generic[P]):
@@ -45,7 +86,8 @@ class Training(Generic[P]):
         algo: The algorithm's own parameters.
         update: How it learns.
         train: How long, and what is written.
-        env_id: An environment, as the registry of `backend` knows it.
+        env_id: An environment, as the registry of `backend` knows it; with
+            `module:` in front, which is then imported. No file may name a module.
         n_envs: Parallel environments, at least 1.
         backend: Whose environment it is; `gymnax` and `jumanji` need extras of
             kitae-core.
@@ -53,7 +95,8 @@ class Training(Generic[P]):
             vectorised form, one after the other, or in a process each. Default: their
             own form if there is one, else one after the other.
         action_mask: Whether masks of allowed actions become a part of observations.
-        env_kwargs: Passed to the environment, such as `max_episode_steps 200`.
+        env_kwargs: Passed to the environment, such as `max_episode_steps 200`; not
+            the arguments of `make_vec_env` or of Gymnasium's `make`.
         seed: In [0, 2**32 - 1]; the same seed gives the same run.
         run_name: The run's directory under runs/. Default: agent, environment and seed.
         n_eval_episodes: Greedy episodes played at the end, at least 1.
@@ -68,7 +111,7 @@ class Training(Generic[P]):
     backend: Literal["gymnasium", "gymnax", "jumanji"] = "gymnasium"
     vectorization_mode: Literal["vector_entry_point", "sync", "async"] | None = None
     action_mask: bool = False
-    env_kwargs: dict[str, Plain] = field(default_factory=dict)
+    env_kwargs: Annotated[dict[str, Plain], ENV_KWARGS] = field(default_factory=dict)
     seed: int = 0
     run_name: str | None = None
     n_eval_episodes: int = 100
@@ -77,6 +120,12 @@ class Training(Generic[P]):
     def __post_init__(self) -> None:
         cfg.check_int("n_envs", self.n_envs, 1)
         cfg.check_int("n_eval_episodes", self.n_eval_episodes, 1)
+        for name in self.env_kwargs:
+            if name in NOT_ENV_KWARGS:
+                raise ValueError(
+                    "env_kwargs must be arguments of the environment, but "
+                    f"{name!r} is one of what makes environments"
+                )
 
 
 def find_agent(name: str) -> type[BaseAgent]:
@@ -95,13 +144,11 @@ def find_agent(name: str) -> type[BaseAgent]:
             f"agent must be one of {', '.join(AGENTS)}, or your own as module:Class, "
             f"got {name!r}"
         )
-    sys.path.insert(0, "")  # as `python -m` has it
     try:
-        found = getattr(importlib.import_module(module), class_name)  # noqa: TID251, typed by the user
+        with _modules_here():
+            found = getattr(importlib.import_module(module), class_name)  # noqa: TID251, typed by the user
     except (ImportError, AttributeError) as error:
         raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove("")
     if not (isinstance(found, type) and issubclass(found, BaseAgent)):
         raise ValueError(f"agent {name!r} is no class of kitae.base.BaseAgent")
     if found.params_type is None:
@@ -110,6 +157,16 @@ def find_agent(name: str) -> type[BaseAgent]:
             "in its class, `params_type = ...`"
         )
     return found
+
+
+@contextmanager
+def _modules_here() -> Iterator[None]:
+    """Finds modules in the working directory too, as `python -m` does."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
 
 
 def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
@@ -142,20 +199,26 @@ def read_settings(
             `train` in tables; `agent` may be there, and "none" stands for none.
         agent: As the user named it.
         agent_type: Its class.
-        env_id: Of which task the defaults are. Default: the file's.
+        env_id: The environment, as the user typed it. Default: the file's.
 
     Raises:
-        ValueError: The file is no TOML, is another agent's, or has a field that is
-            unknown, of another type or out of its range; the field is named.
+        ValueError: The file is not TOML, is another agent's, names a module to import,
+            or has a field that is unknown, of another type or out of its range; the
+            field is named.
         FileNotFoundError: There is no such file.
     """
     try:
         told = _toml(read_file(path, MAX_SETTINGS_BYTES))
     except ValueError as error:
         raise ValueError(f"{path} is not a TOML file of settings: {error}") from None
+    _refuse_control_characters(path, told)
     if told.pop("agent", agent) != agent:
         raise ValueError(f"{path} has the settings of another agent than {agent!r}")
-    base = defaults(agent, agent_type, env_id or str(told.get("env_id", FIRST_TASK)))
+    if env_id is not None:
+        told["env_id"] = env_id
+    else:
+        _refuse_module(path, "env_id", told.get("env_id"))
+    base = defaults(agent, agent_type, str(told.get("env_id", FIRST_TASK)))
     try:
         return changed(base, _without_none(told))
     except ValueError as error:
@@ -172,6 +235,34 @@ def _toml(content: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     check_depth(told)
     return told
+
+
+def _refuse_control_characters(path: Path, value: Any) -> None:
+    """Refuses text that a terminal would obey: `--help` shows what a file says.
+
+    Raises:
+        ValueError: There is such text.
+    """
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for part in value:
+            _refuse_control_characters(path, part)
+    elif visible(value) != str(value):
+        raise ValueError(f"{path} must not have control characters, got {short(value)}")
+
+
+def _refuse_module(path: Path, field: str, env_id: Any) -> None:
+    """Refuses an environment's id by which a file would have a module imported.
+
+    Raises:
+        ValueError: It is one; how the user can ask for it is said.
+    """
+    if isinstance(env_id, str) and ":" in env_id:
+        raise ValueError(
+            f"{path}: {field} {env_id!r} names a module to import, which only you may "
+            f"do: if you trust it, add --env-id {shlex.quote(env_id)}"
+        )
 
 
 def changed(training: Training, told: dict[str, Any]) -> Training:
@@ -279,17 +370,28 @@ def with_options_of(
 
 
 def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
-    """Makes the environments; they are filmed if there is a run to film them for."""
-    return make_vec_env(
-        training.env_id,
-        training.n_envs,
-        backend=training.backend,
-        capture_video=training.capture_video and run_name is not None,
-        run_name=run_name,
-        vectorization_mode=training.vectorization_mode,
-        action_mask=training.action_mask,
-        **training.env_kwargs,
-    )
+    """Makes the environments; videos are made if there is a run to make them for."""
+    capture_video = training.capture_video and run_name is not None
+    if capture_video:
+        no_screen_or_sound()
+    env_kwargs: dict[str, Any] = training.env_kwargs
+    with _modules_here() if ":" in training.env_id else nullcontext():
+        return make_vec_env(
+            training.env_id,
+            training.n_envs,
+            backend=training.backend,
+            capture_video=capture_video,
+            run_name=run_name,
+            vectorization_mode=training.vectorization_mode,
+            action_mask=training.action_mask,
+            **env_kwargs,
+        )
+
+
+def no_screen_or_sound() -> None:
+    """Has pygame, which draws environments, open no window and no audio device."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")
 
 
 def algo_config(training: Training, env: VectorEnv) -> cfg.AlgoConfig:
@@ -314,6 +416,16 @@ def default_run_name(agent: str, training: Training) -> str:
     return f"{agent.rpartition(':')[2]}-{task}-{training.seed}"
 
 
+def said_again(agent: str, training: Training) -> str:
+    """Returns the options by which the user names again what is imported."""
+    options = []
+    if agent not in AGENTS:
+        options += ["--agent", agent]
+    if ":" in training.env_id:
+        options += ["--env-id", training.env_id]
+    return "".join(f" {shlex.quote(option)}" for option in options)
+
+
 def check_run(run_dir: Path) -> None:
     """Refuses what is no run's directory.
 
@@ -327,17 +439,20 @@ def check_run(run_dir: Path) -> None:
         raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
 
 
-def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
+def settings_of(
+    run_dir: Path, agent: str | None, env_id: str | None = None
+) -> tuple[str, Any, Training]:
     """Returns whose run it is, and what it was told.
 
     Args:
         run_dir: A run of this command, or of Python, whose task is then the name of
             one of Gymnasium's environments.
         agent: As the user names it; needed for an agent of one's own.
+        env_id: As the user names it; needed where it names a module to import.
 
     Raises:
         FileNotFoundError: There is no run.
-        ValueError: A file is damaged, or `agent` is needed.
+        ValueError: A file is damaged, or `agent` or `env_id` is needed.
     """
     check_run(run_dir)
     path, config = run_dir / SETTINGS, run_dir / CONFIG
@@ -350,9 +465,12 @@ def settings_of(run_dir: Path, agent: str | None) -> tuple[str, Any, Training]:
     except ValueError as error:
         raise ValueError(f"{config} is damaged: {error}") from None
     if os.path.lexists(path):
-        start = read_settings(path, agent, agent_type)
+        start = read_settings(path, agent, agent_type, env_id)
     else:
-        start = defaults(agent, agent_type, told.env_cfg.task_name)
+        if env_id is None:
+            env_id = told.env_cfg.task_name
+            _refuse_module(config, "env_cfg.task_name", env_id)
+        start = defaults(agent, agent_type, env_id)
     # The config is what counts: a training in Python may have changed it.
     return (
         agent,

@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import io
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from kitae.algos.cli.settings import (
     Agent,
@@ -23,6 +23,7 @@ from kitae.algos.cli.settings import (
     started_from,
     with_options_of,
 )
+from kitae.algos.cli.terminal import say
 from kitae.base.files import write_file
 from kitae.base.run_dir import runs_root
 from kitae.config import check_int
@@ -163,7 +164,6 @@ def _sweep(
     folder = runs_root() / checked_run_name(name)
     optuna = _optuna()
     study = _study(optuna, folder, training.seed)
-    console = Console(highlight=False, soft_wrap=True)
 
     def objective(trial: Any) -> float:
         values = {field.name: field.suggest(trial) for field in fields}
@@ -175,10 +175,10 @@ def _sweep(
             returns = _returns(agent_type, mine, run_name, n_seeds, trial)
         except (ValueError, FloatingPointError) as error:
             # Of a search, some values may not go together.
-            console.print(f"{told}: {error}  {shown}", markup=False)
+            say(f"{told}: {error}  {shown}")
             raise optuna.TrialPruned from None
         mean = float(np.mean(returns))
-        console.print(f"{told}: mean return {mean:.1f}  {shown}", markup=False)
+        say(f"{told}: mean return {mean:.1f}  {shown}")
         return mean
 
     left = n_trials - sum(trial.state.is_finished() for trial in study.trials)
@@ -188,8 +188,10 @@ def _sweep(
         raise ValueError("no trial came to its end: see what each was refused for")
     _write(folder, study, agent, training)
     best = study.best_trial
-    console.print(f"Best: trial {best.number + 1}, mean return {best.value:.1f}")
-    console.print(f"  kitae train {agent} --config {folder / 'best.toml'}")
+    say(f"Best: trial {best.number + 1}, mean return {best.value:.1f}")
+    path = shlex.quote(str(folder / "best.toml"))
+    module = f" --env-id {training.env_id}" if ":" in training.env_id else ""
+    say(f"  kitae train {agent} --config {path}{module}")
 
 
 def _optuna() -> Any:

@@ -1,10 +1,10 @@
 """`kitae train` and `kitae resume`."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.syntax import Syntax
 
 from kitae.algos.cli import evaluation
@@ -17,13 +17,16 @@ from kitae.algos.cli.settings import (
     default_run_name,
     find_agent,
     make_env,
+    said_again,
     settings_of,
     settings_toml,
     started_from,
     with_options_of,
 )
+from kitae.algos.cli.terminal import say, show
 from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
 from kitae.base.files import write_file
+from kitae.base.output import visible
 from kitae.config import AlgoConfig, check_int
 
 
@@ -72,8 +75,9 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
     env = make_env(training, run_name)
     learner = _make(agent, run_name, algo_config(training, env))
     text = settings_toml(agent, training)
-    Console().print(Syntax(text, "toml", background_color="default"))
-    print(
+    shown = "\n".join(map(visible, text.split("\n")))
+    show(Syntax(shown, "toml", background_color="default"))
+    say(
         f"Training {agent} on {training.env_id}: {training.n_envs} environments, "
         f"{training.train.n_env_steps:,} environment steps, seed {training.seed}"
     )
@@ -82,7 +86,9 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
         trackers.append(WandB(wandb))
     n_env_steps = training.train.n_env_steps
     history = _going(
-        learner, lambda: learner.train(env, n_env_steps, trackers=trackers)
+        learner,
+        said_again(agent, training),
+        lambda: learner.train(env, n_env_steps, trackers=trackers),
     )
     _told(learner, history)
     evaluation.play(learner, env, training.n_eval_episodes)
@@ -94,6 +100,7 @@ def resume(
     n_env_steps: int | None = None,
     step: int | None = None,
     agent: str | None = None,
+    env_id: str | None = None,
     wandb: str | None = None,
 ) -> None:
     """Goes on with a run from a checkpoint, as if it had never been interrupted.
@@ -104,9 +111,10 @@ def resume(
         step: Of which checkpoint. Default: the newest. Later ones are removed once this
             training has written one.
         agent: Needed for an agent of your own: module:Class.
+        env_id: Needed where the environment's id names a module: module:Env-v0.
         wandb: A project of Weights & Biases that is sent the metrics.
     """
-    name, agent_type, training = settings_of(run_dir, agent)
+    name, agent_type, training = settings_of(run_dir, agent, env_id)
     total = training.train.n_env_steps if n_env_steps is None else n_env_steps
     check_int("n_env_steps", total, 1)
     saved = checkpoint.steps(run_dir)
@@ -119,9 +127,11 @@ def resume(
     learner = agent_type(run_dir.name, algo_config(training, env))
     learner.run_dir = run_dir
     trackers = [] if wandb is None else [WandB(wandb)]
-    print(f"Resuming {name} on {training.env_id}, to {total:,} environment steps")
+    say(f"Resuming {name} on {training.env_id}, to {total:,} environment steps")
     history = _going(
-        learner, lambda: learner.resume(env, total, step=step, trackers=trackers)
+        learner,
+        said_again(name, training),
+        lambda: learner.resume(env, total, step=step, trackers=trackers),
     )
     _told(learner, history)
     evaluation.play(learner, env, training.n_eval_episodes)
@@ -133,24 +143,24 @@ def _make(agent: str, run_name: str, config: AlgoConfig) -> BaseAgent:
     return make(run_name, config)
 
 
-def _going(learner: BaseAgent, go: Callable[[], History]) -> History:
-    """Trains; if it is interrupted, tells how to go on."""
+def _going(learner: BaseAgent, options: str, go: Callable[[], History]) -> History:
+    """Trains; if it is interrupted, says how to continue, with which options."""
     try:
         return go()
     except (KeyboardInterrupt, SystemExit):
         run_dir = learner.run_dir
         if run_dir is None or learner.step not in checkpoint.steps(run_dir):
-            print("Stopped before anything was saved")
+            say("Stopped before anything was saved")
         else:
-            print(
+            say(
                 f"Stopped and saved at {learner.step:,} environment steps; to go on: "
-                f"kitae resume {run_dir}"
+                f"kitae resume {shlex.quote(str(run_dir))}{options}"
             )
         raise
 
 
 def _told(learner: BaseAgent, history: History) -> None:
-    print(
+    say(
         f"Trained for {history.env_steps:,} environment steps with "
         f"{history.updates:,} updates; everything is in {learner.run_dir}"
     )
