@@ -14,6 +14,7 @@ from kitae.base.archive import Arrays
 from kitae.base.memory import host_bytes
 from kitae.base.pytrees import addressable, firm, n_bytes
 from kitae.base.rows import row_kind
+from kitae.base.run_dir import shown
 from kitae.config import check_int
 from kitae.config.serial import (
     config_changes,
@@ -303,10 +304,10 @@ def go_back(agent: "BaseAgent", run_dir: Path) -> None:
         arrays = host_parts(parts_of(agent), copy=False)
         checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
     warnings.warn(
-        f"{run_dir} goes back to environment step {agent.step}: its later checkpoints, "
-        f"of the steps {', '.join(map(str, later))}, and rows of its tables are left. "
+        f"{shown(run_dir)} goes back to environment step {agent.step}: its later "
+        f"checkpoints, of the steps {', '.join(map(str, later))}, and rows of its tables are left. "
         "The checkpoints are set aside at the first step, as "
-        f"{run_dir / 'checkpoints'}/.<step>.retired, and removed when the next "
+        f"{shown(run_dir / 'checkpoints')}/.<step>.retired, and removed when the next "
         "checkpoint is complete",
         RuntimeWarning,
         stacklevel=2,

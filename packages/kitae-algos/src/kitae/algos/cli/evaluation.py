@@ -22,6 +22,7 @@ from kitae.algos.cli.settings import (
 from kitae.algos.cli.terminal import say
 from kitae.base import BaseAgent
 from kitae.base.files import check_folder, remove_any, write_file
+from kitae.base.run_dir import shown
 from kitae.config import check_int
 from kitae.envs.make import as_vector_env, import_moviepy
 from kitae.envs.masks import ActionMask
@@ -58,6 +59,7 @@ def evaluate(
     check_int("n_videos", n_videos, 1)
     if video:
         import_moviepy()
+    run_dir = run_dir.absolute()  # an environment may change where we are
     _, agent_type, training = settings_of(run_dir, agent, env_id)
     learner = agent_type.load(run_dir, step=_step(step))
     env = make_env(training)
@@ -67,8 +69,8 @@ def evaluate(
         folder = run_dir / "videos" / f"evaluation-{learner.step}"
         with _filmed(training, folder, n_videos) as filmed:
             returns = learner.evaluate(filmed, n_videos, seed=seed)
-        shown = ", ".join(f"{value:g}" for value in returns)
-        say(f"Filmed {n_videos} episodes of returns {shown} in {folder}")
+        values = ", ".join(f"{value:g}" for value in returns)
+        say(f"Filmed {n_videos} episodes of returns {values} in {shown(folder)}")
 
 
 def _step(text: str) -> int | Literal["last", "best"]:

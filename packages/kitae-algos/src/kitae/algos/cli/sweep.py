@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def _sweep(
         raise ValueError("search must name at least one field, such as gamma=0.9:0.999")
     fields = [searched(text, training) for text in search]
     name = training.run_name or f"sweep-{default_run_name(agent, training)}"
+    here = Path.cwd()  # an environment may change it
     folder = runs_root() / checked_run_name(name)
     optuna = _optuna()
     study = _study(optuna, folder, training.seed)
@@ -172,7 +174,7 @@ def _sweep(
         shown = "  ".join(f"{name} {value}" for name, value in values.items())
         try:
             mine = _with_values(training, values)
-            returns = _returns(agent_type, mine, run_name, n_seeds, trial)
+            returns = _returns(agent_type, mine, here, run_name, n_seeds, trial)
         except (ValueError, FloatingPointError) as error:
             # Of a search, some values may not go together.
             say(f"{told}: {error}  {shown}")
@@ -229,7 +231,12 @@ def _with_values(training: Training, values: dict[str, Any]) -> Training:
 
 
 def _returns(
-    agent_type: Any, training: Training, run_name: str, n_seeds: int, trial: Any
+    agent_type: Any,
+    training: Training,
+    here: Path,
+    run_name: str,
+    n_seeds: int,
+    trial: Any,
 ) -> list[float]:
     """Trains with each seed; a trial that is worse than most is given up early."""
     quiet = dataclasses.replace(training.train, show_progress=False)
@@ -240,15 +247,15 @@ def _returns(
     returns = []
     try:
         if as_jax_env(env, training.n_envs) is not None:
-            for run in agent_type(run_name, config).train_seeds(
-                env, n_env_steps, seeds
-            ):
+            with chdir(here):
+                template = agent_type(run_name, config)
+            for run in template.train_seeds(env, n_env_steps, seeds):
                 returns.append(float(run.agent.evaluate(env, n_episodes).mean()))
             return returns
         for seed in seeds:
-            learner = agent_type(
-                f"{run_name}-seed{seed}", dataclasses.replace(config, seed=seed)
-            )
+            mine = dataclasses.replace(config, seed=seed)
+            with chdir(here):
+                learner = agent_type(f"{run_name}-seed{seed}", mine)
             learner.train(env, n_env_steps)
             returns.append(float(learner.evaluate(env, n_episodes).mean()))
             trial.report(float(np.mean(returns)), step=len(returns))

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kitae.algos.cli.terminal import say, show
 from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
 from kitae.base.files import write_file
 from kitae.base.output import visible
+from kitae.base.run_dir import shown
 from kitae.config import AlgoConfig, check_int
 
 
@@ -72,8 +74,10 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
 
 def _train(agent: str, training: Training, wandb: str | None) -> None:
     run_name = training.run_name or default_run_name(agent, training)
+    here = Path.cwd()
     env = make_env(training, run_name)
-    learner = _make(agent, run_name, algo_config(training, env))
+    with chdir(here):  # an environment may change it as it is made
+        learner = _make(agent, run_name, algo_config(training, env))
     text = settings_toml(agent, training)
     shown = "\n".join(map(visible, text.split("\n")))
     show(Syntax(shown, "toml", background_color="default"))
@@ -114,14 +118,15 @@ def resume(
         env_id: Needed where the environment's id names a module: module:Env-v0.
         wandb: A project of Weights & Biases that is sent the metrics.
     """
+    run_dir = run_dir.absolute()
     name, agent_type, training = settings_of(run_dir, agent, env_id)
     total = training.train.n_env_steps if n_env_steps is None else n_env_steps
     check_int("n_env_steps", total, 1)
     saved = checkpoint.steps(run_dir)
     if saved and step is None and max(saved) >= total:
         raise ValueError(
-            f"{run_dir} has {max(saved):,} environment steps already: to go on, ask "
-            "for more in all by --n-env-steps"
+            f"{shown(run_dir)} has {max(saved):,} environment steps already: to "
+            "continue, ask for more in all by --n-env-steps"
         )
     env = make_env(training)
     learner = agent_type(run_dir.name, algo_config(training, env))
@@ -144,23 +149,24 @@ def _make(agent: str, run_name: str, config: AlgoConfig) -> BaseAgent:
 
 
 def _going(learner: BaseAgent, options: str, go: Callable[[], History]) -> History:
-    """Trains; if it is interrupted, says how to continue, with which options."""
+    """Trains; if that ends early, says how to continue, with which options."""
     try:
         return go()
-    except (KeyboardInterrupt, SystemExit):
+    except BaseException as error:
         run_dir = learner.run_dir
-        if run_dir is None or learner.step not in checkpoint.steps(run_dir):
-            say("Stopped before anything was saved")
-        else:
+        if run_dir is not None and learner.step in checkpoint.steps(run_dir):
             say(
                 f"Stopped and saved at {learner.step:,} environment steps; to go on: "
-                f"kitae resume {shlex.quote(str(run_dir))}{options}"
+                f"kitae resume {shlex.quote(str(shown(run_dir)))}{options}"
             )
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
+            say("Stopped before anything was saved")
         raise
 
 
 def _told(learner: BaseAgent, history: History) -> None:
+    assert learner.run_dir is not None  # since it has trained
     say(
         f"Trained for {history.env_steps:,} environment steps with "
-        f"{history.updates:,} updates; everything is in {learner.run_dir}"
+        f"{history.updates:,} updates; everything is in {shown(learner.run_dir)}"
     )
