@@ -193,7 +193,7 @@ def test_a_run_is_resumed_evaluated_and_looked_at(trained, monkeypatch, capsys):
     assert "finished" in capsys.readouterr().out
 
     said = refused(monkeypatch, capsys, "resume", FIRST)
-    assert "environment steps already: to go on, ask for more" in said
+    assert "environment steps already: to continue, ask for more" in said
     with pytest.warns(RuntimeWarning, match="learning_rate_annealing ends"):
         run(monkeypatch, "resume", FIRST, "--n-env-steps", "900")
     out = capsys.readouterr().out

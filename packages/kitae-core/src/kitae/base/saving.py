@@ -305,8 +305,8 @@ def go_back(agent: "BaseAgent", run_dir: Path) -> None:
         checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
     warnings.warn(
         f"{shown(run_dir)} goes back to environment step {agent.step}: its later "
-        f"checkpoints, of the steps {', '.join(map(str, later))}, and rows of its tables are left. "
-        "The checkpoints are set aside at the first step, as "
+        f"checkpoints, of the steps {', '.join(map(str, later))}, and rows of its "
+        "tables are left. The checkpoints are set aside at the first step, as "
         f"{shown(run_dir / 'checkpoints')}/.<step>.retired, and removed when the next "
         "checkpoint is complete",
         RuntimeWarning,
