@@ -324,7 +324,7 @@ class R2D2(OffPolicyValueAgent):
     def initial_hidden_state(self, n_envs: int) -> Any:
         """Returns the LSTM's state when an episode begins: zeros."""
         shape = (n_envs, self.config.algo_params.hidden_size)
-        return jnp.zeros(shape), jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
 
     def explore(self, observation: Any) -> tuple[jax.Array, jax.Array]:
         """Returns ε-greedy actions, ε by the environment steps so far."""

@@ -64,7 +64,7 @@ def checked_rows(rows: Any, data: Any) -> Any:
             return jnp.full(column.shape[1:], leaf, column.dtype)
         leaf = jnp.asarray(leaf)
         if leaf.shape == () and leaf.dtype == column.dtype:
-            return jnp.full(column.shape[1:], leaf)  # such a scalar, passed through jit
+            return jnp.full(column.shape[1:], leaf, leaf.dtype)  # passed through jit
         if leaf.shape != column.shape[1:] or leaf.dtype != column.dtype:
             raise ValueError(
                 f"{name} must be {column.dtype}{list(column.shape[1:])} "
