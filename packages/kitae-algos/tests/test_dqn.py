@@ -314,3 +314,16 @@ def test_refuses_params_of_another_agent(make_config):
 def test_params_refuse_bad_values(field, value, allowed):
     with pytest.raises(ValueError, match=f"{field} must be .*{allowed}"):
         DQNParams(**{field: value})
+
+
+def test_a_resume_whose_optimizer_is_another_names_the_fields(make_config):
+    env = probes()
+    DQN("run", make_config(env, n_env_steps=200)).train(env, 200)
+    changed = make_config(env, n_env_steps=200, max_grad_norm=1.0, gamma=0.9)
+    with pytest.raises(ValueError, match="is in the checkpoint only") as error:
+        DQN("run", changed).resume(env, 400)
+    assert str(error.value).endswith(
+        "Since then the config has changed:\n"
+        "  algo_params.gamma: 0.99 -> 0.9\n"
+        "  update_cfg.max_grad_norm: None -> 1.0"
+    )
