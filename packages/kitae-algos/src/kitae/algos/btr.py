@@ -97,7 +97,7 @@ class BTRParams(PrioritisedParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("n_taus", "n_target_taus", "n_policy_taus", "n_cosines", "width"):
-            cfg.check_int(name, getattr(self, name), 1)
+            cfg.check_count(name, getattr(self, name))
         cfg.check_number("kappa", self.kappa, 0.0)
         check_munchausen(self.temperature, self.scale, self.clip)
 

@@ -70,7 +70,7 @@ class IQNParams(ReplayParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("n_taus", "n_target_taus", "n_policy_taus", "n_cosines"):
-            cfg.check_int(name, getattr(self, name), 1)
+            cfg.check_count(name, getattr(self, name))
         cfg.check_number("kappa", self.kappa, 0.0)
 
 

@@ -93,11 +93,11 @@ class R2D2Params(PrioritisedParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cfg.check_int("burn_in", self.burn_in, 0)
-        cfg.check_int("sequence_length", self.sequence_length, self.burn_in + 1)
-        cfg.check_int("hidden_size", self.hidden_size, 1)
+        cfg.check_count("burn_in", self.burn_in, 0)
+        cfg.check_count("sequence_length", self.sequence_length, self.burn_in + 1)
+        cfg.check_count("hidden_size", self.hidden_size)
         for size in self.head_sizes:
-            cfg.check_int("head_sizes", size, 1)
+            cfg.check_count("head_sizes", size)
         cfg.check_number("max_weight", self.max_weight, 0.0, 1.0)
         cfg.check_flag("rescale", self.rescale)
         if self.frame_stack is not None:

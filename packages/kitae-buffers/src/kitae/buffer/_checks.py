@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuses anything but a whole number of at least one."""
+    """Refuses anything but a whole number from one to what an int32 holds."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    if value > 2**31 - 1:
+        raise ValueError(f"{name} must be at most 2**31 - 1, got {value}")
 
 
 def check_addressable(capacity: int, n_envs: int) -> None:

@@ -218,7 +218,7 @@ def make_probe(name: str, n_envs: int) -> JaxVectorEnv:
         name: One of `PROBES`, in order of difficulty: `"value"`, `"observation"`,
             `"discount"`, `"action"`, `"policy"`, `"distribution"`, `"memory"`,
             `"time_limit"`.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
 
     Returns:
         A vector with float32 observations `[1]` in [−1, 1] and two actions.
