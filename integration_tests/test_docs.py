@@ -1,12 +1,23 @@
-"""Every code block of README, CONTRIBUTING and docs runs as it stands."""
+"""Every code block of README, CONTRIBUTING and docs runs as it stands.
+
+The Python of a page runs in an environment that has the five wheels to install from,
+and in it only what the page itself says to install.
+"""
 
 import functools
+import hashlib
+import importlib
+import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 
+import jax
 import pytest
+from filelock import FileLock
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -23,8 +34,76 @@ SHORTENED = {"custom-agents.md": [("5*10**5", "5_000")]}
 LANGUAGES = {"python", "sh", "toml", "text"}
 
 
+# What a page that names no whole package takes for granted: see the quick start.
+EVERYTHING = "kitae-algos"
+# With the filters of the other tests.
+RUN = """
+import runpy, sys, warnings
+warnings.simplefilter("error")
+warnings.filterwarnings(
+    "ignore", "jax.core", DeprecationWarning, "tensorflow_probability"
+)
+runpy.run_path(sys.argv[1])
+"""
+
+
 def name_of(page):
     return str(page.relative_to(ROOT))
+
+
+def requirements_of(page):
+    """What a page says to install, in blocks and between words."""
+    lines = re.findall(r"\bpip install ([^`#\n]+)", page.read_text("utf-8"))
+    found = {part for line in lines for part in shlex.split(line) if part[0] != "-"}
+    ours = [r for r in map(Requirement, found) if r.name.startswith("kitae-")]
+    if all(requirement.extras for requirement in ours):
+        found.add(EVERYTHING)
+    return sorted(found)
+
+
+@pytest.fixture(scope="session")
+def trials():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")
+        yield importlib.import_module("trials")
+
+
+@pytest.fixture(scope="session")
+def python_with(trials, tmp_path_factory):
+    """Returns the Python of an environment with some requirements and nothing else.
+
+    Each is made once, for all processes that run tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    wheels = base / "wheels"
+
+    def once(folder, make):
+        folder.mkdir(exist_ok=True)
+        made = folder / "made"
+        with FileLock(folder / "lock"):
+            if not made.exists():
+                made.write_text(str(make()))
+        return Path(made.read_text())
+
+    def build():
+        for package in trials.read_packages(ROOT):
+            trials.build_wheel(package, wheels)
+        return wheels
+
+    def python_with(requirements):
+        once(wheels, build)
+        folder = base / hashlib.sha256(repr(requirements).encode()).hexdigest()[:12]
+
+        def install():
+            python = trials.new_environment(folder)
+            links = [f"--find-links={path.parent}" for path in wheels.rglob("*.whl")]
+            trials.install(python, *links, *requirements, cwd=folder)
+            return python
+
+        return once(folder, install)
+
+    return python_with
 
 
 def has_python(page):
@@ -32,8 +111,16 @@ def has_python(page):
 
 
 @pytest.mark.parametrize("page", list(filter(has_python, PAGES)), ids=name_of)
-def test_python_blocks_run(page, run_page):
-    run_page(page, SHORTENED.get(page.name, []))
+def test_python_blocks_run(page, write_page, python_with, trials):
+    program = write_page(page, SHORTENED.get(page.name, []))
+    python = python_with(requirements_of(page))
+    trials.run(
+        python,
+        *("-P", "-c", RUN, program),
+        cwd=program.parent,
+        JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -76,8 +163,7 @@ def test_shell_commands_name_what_exists(command):
             packages = {path.name for path in (ROOT / "packages").iterdir()}
             for requirement in requirements:
                 if not requirement.startswith("-"):
-                    name = re.match(r'"?([a-z-]+)', requirement).group(1)
-                    assert name in packages | {"distrax"}
+                    assert Requirement(requirement.strip('"')).name in packages
         case ["kitae", name, *words]:
             # Of an agent of one's own, the options are at least those of another.
             agent = ["dqn"] if name in ("train", "sweep") else []

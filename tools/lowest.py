@@ -66,8 +66,9 @@ def check(package: Package, packages: list[Package], folder: Path, *args: str) -
     names = [other.name for other in group if other is not package]
     chosen = {name: lowest(name, group, folder) for name in names}
     chosen[package.name] = package, "HEAD"
-    tests = needed_by_tests(package.name)
-    extras = {requirement.name: requirement.extras for requirement in tests}
+    extras: dict[str, set[str]] = {}
+    for r in (*needed_by_tests(package.name), *itertools.chain(*map(declared, group))):
+        extras.setdefault(r.name, set()).update(r.extras)
     required = [
         r for n, (p, _) in chosen.items() for r in declared(p, extras.get(n, ()))
     ]

@@ -3,13 +3,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.experimental.functional import FuncEnv
+from gymnasium.spaces import Box, Discrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kitae.algos import DQN, DQNParams
 from kitae.buffer import Experience, stored_rows
 from kitae.config import off_policy_updates
 from kitae.envs import make_vec_env
+from kitae.envs.functional import JaxVectorEnv
 
 
 class Probe(gym.Env):
@@ -314,3 +316,75 @@ def test_refuses_params_of_another_agent(make_config):
 def test_params_refuse_bad_values(field, value, allowed):
     with pytest.raises(ValueError, match=f"{field} must be .*{allowed}"):
         DQNParams(**{field: value})
+
+
+def test_a_resume_whose_optimizer_is_another_names_the_fields(make_config):
+    env = probes()
+    DQN("run", make_config(env, n_env_steps=200)).train(env, 200)
+    changed = make_config(env, n_env_steps=200, max_grad_norm=1.0, gamma=0.9)
+    with pytest.raises(ValueError, match="is in the checkpoint only") as error:
+        DQN("run", changed).resume(env, 400)
+    assert str(error.value).endswith(
+        "Since then the config has changed:\n"
+        "  algo_params.gamma: 0.99 -> 0.9\n"
+        "  update_cfg.max_grad_norm: None -> 1.0"
+    )
+
+
+SEEN = Tuple([Box(-1.0, 1.0, (2,)), Discrete(4)])
+
+
+class Pairs(gym.Env):
+    """Shows how many steps there were; action 1 is right, and episodes have 3 steps."""
+
+    observation_space = SEEN
+    action_space = Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.seen(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.seen(), float(action), self.t == 3, False, {}
+
+    def seen(self):
+        return np.full(2, self.t / 4, np.float32), np.int64(self.t)
+
+
+class JaxPairs(FuncEnv):
+    """The same in JAX."""
+
+    observation_space = SEEN
+    action_space = Discrete(2)
+
+    def initial(self, rng, params=None):
+        return jnp.int32(0)
+
+    def transition(self, state, action, rng, params=None):
+        return state + 1
+
+    def observation(self, state, rng, params=None):
+        return jnp.full(2, state / 4, jnp.float32), state
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return action
+
+    def terminal(self, state, rng, params=None):
+        return state == 3
+
+
+@pytest.mark.parametrize("preprocess_fn", [None, lambda seen: seen[0]])
+@pytest.mark.parametrize("on_host", [True, False])
+def test_tuple_observations(make_config, on_host, preprocess_fn):
+    env = SyncVectorEnv([Pairs] * 4, autoreset_mode=AutoresetMode.SAME_STEP)
+    env = env if on_host else JaxVectorEnv(JaxPairs(), 4)
+    config = make_config(env, n_env_steps=1_200, learning_rate=1e-2)
+    agent = DQN("tuples", config, preprocess_fn=preprocess_fn)
+    agent.train(env, 1_200)
+    assert agent.evaluate(env, 8).tolist() == [3.0] * 8
+    rows = stored_rows(agent.memory)
+    np.testing.assert_array_equal(rows.observation[0][..., 0] * 4, rows.observation[1])
+    again = DQN.load(agent.run_dir, preprocess_fn=preprocess_fn)
+    assert again.evaluate(env, 8).tolist() == [3.0] * 8

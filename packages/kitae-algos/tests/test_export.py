@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from family import make_agent
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.vector.utils import batch_space
 from safetensors.flax import load_file
 
@@ -63,6 +63,19 @@ def test_an_agent_acts_as_before_on_parts_and_masks(name):
             actions, selected(agent, observation) + ACTIONS.start
         )
     assert len(np.unique(actions, axis=0)) > 1
+
+
+def test_an_agent_acts_as_before_on_a_tuple():
+    space = Tuple([Discrete(3), Dict(place=VECTOR)])
+    agent = agent_for("dqn", space, Discrete(3))
+    folder = agent.export("policy")
+    policy = jax.export.deserialize((folder / "select_action.bin").read_bytes())
+    observation = batch_space(space, 15).sample()
+    given = policy.call(
+        load_file(folder / "parameters.safetensors"), KEY_DATA, observation
+    )
+    np.testing.assert_array_equal(given, selected(agent, observation))
+    assert len(np.unique(given)) > 1
 
 
 def test_all_of_the_network_goes_and_nothing_else():

@@ -1,5 +1,7 @@
 """What holds for every agent: drivers, seeds, spaces, masks, bad parameters."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import jax
 import numpy as np
@@ -184,3 +186,23 @@ def test_every_agent_is_here():
     assert {agent_type.__name__ for agent_type, _ in AGENTS.values()} == {
         name for name in kitae.algos.__all__ if not name.endswith(("Params", "State"))
     }
+
+
+def test_btr_takes_small_images_as_its_error_advises():
+    config = make_agent("btr", make_vec_env("CartPole-v1", 4), N_ENV_STEPS).config
+    space = Box(0, 255, (10, 10, 4), np.uint8)
+    config = replace(config, env_cfg=replace(config.env_cfg, observation_space=space))
+    with pytest.raises(ValueError, match=r"resize it to .* or flatten it, in preproce"):
+        kitae.algos.BTR("small", config)
+
+    def resized(images):
+        return jax.image.resize(images, (len(images), 36, 36, 4), "nearest")
+
+    def flattened(images):
+        return images.reshape(len(images), -1)
+
+    for preprocess_fn in (resized, flattened):
+        agent = kitae.algos.BTR("small", config, preprocess_fn=preprocess_fn)
+        assert agent.select_action(np.zeros((4, *space.shape), np.uint8))[0].shape == (
+            4,
+        )

@@ -42,7 +42,8 @@ import kitae.algos
 early = [name for name in ("jax", "kitae.algos.dqn") if name in sys.modules]
 from kitae.algos import DQN
 assert kitae.algos.DQN is DQN is kitae.algos.dqn.DQN
-late = [name for name in ("kitae.algos.dqn", "kitae.algos.r2d2") if name in sys.modules]
+names = "kitae.algos.dqn", "kitae.algos.r2d2", "distrax", "tensorflow_probability"
+late = [name for name in names if name in sys.modules]
 print(early, late)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

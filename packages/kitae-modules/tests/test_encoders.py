@@ -105,7 +105,9 @@ def test_the_start_of_a_discrete_space():
 @pytest.mark.parametrize(
     "space, error, match",
     [
-        (spaces.Tuple([box(2)]), TypeError, "observation_space must be.*Tuple"),
+        (spaces.Text(3), TypeError, "observation_space must be.*Text"),
+        (spaces.Tuple([spaces.Text(3)]), TypeError, r"observation_space\[0\] must"),
+        (spaces.Tuple([]), ValueError, "no part"),
         (spaces.Dict(x=spaces.Text(3)), TypeError, r"observation_space\['x'\] must"),
         ((4,), TypeError, r"a Box, a Discrete.*got \(4,\)"),
         (spaces.Dict(action_mask=spaces.MultiBinary(2)), ValueError, "no part"),

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from kitae.modules.dense import MLP
 from kitae.modules.encoders import encoder_factory
 from kitae.modules.images import ImpalaCNN
-from kitae.modules.joint import PreprocessedEncoder, has_image
+from kitae.modules.joint import PreprocessedEncoder, TupleEncoder, has_image
 
 
 def test_preprocess_fn_comes_first_and_sees_one_batch_axis():
@@ -138,3 +138,64 @@ def test_preprocess_fn_of_a_dict():
         encoder.apply({}, batch | {"position": batch["position"][..., :1]})
     with pytest.raises(ValueError, match="same leading axes"):
         encoder.apply({}, batch | {"room": batch["room"][:1]})
+
+
+TUPLE = spaces.Tuple(
+    [
+        spaces.Discrete(3, start=1),
+        spaces.Dict(at=spaces.Tuple([spaces.Box(-1.0, 1.0, (2,))])),
+    ]
+)
+
+
+def test_the_parts_of_a_tuple_are_joined_in_their_order():
+    encoder = encoder_factory(TUPLE, hidden_sizes=())
+    assert isinstance(encoder, TupleEncoder)
+    observation = (np.int64(3), {"at": (np.array([0.5, -0.5], np.float32),)})
+    np.testing.assert_array_equal(encoder.apply({}, observation), [0, 0, 1, 0.5, -0.5])
+
+
+def test_a_tuple_has_dense_layers_and_any_leading_axes(filled):
+    encoder = encoder_factory(TUPLE, hidden_sizes=(4,))
+    params = filled(encoder, stacked(TUPLE, 1))
+    assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (5, 4)
+    for lead in ((5,), (2, 3)):
+        assert encoder.apply(params, stacked(TUPLE, *lead)).shape == (*lead, 4)
+
+
+def test_an_image_in_a_tuple_is_an_image():
+    pixels = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    encoder = encoder_factory(spaces.Tuple([pixels, spaces.Discrete(2)]))
+    assert has_image(encoder)
+    assert encoder.hidden_sizes == (512,)
+
+
+def test_preprocess_fn_is_given_the_tuple():
+    def preprocess(observations):
+        rooms, rest = observations
+        assert (rooms.shape, rest["at"][0].shape) in [((7,), (7, 2)), ((6,), (6, 2))]
+        return rest["at"][0] * rooms[:, None].astype(jnp.float32)
+
+    encoder = encoder_factory(TUPLE, hidden_sizes=(), preprocess_fn=preprocess)
+    rooms, rest = observations = stacked(TUPLE, 2, 3)
+    expected = rest["at"][0] * rooms[..., None]
+    np.testing.assert_allclose(encoder.apply({}, observations), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "observations, error, match",
+    [
+        ([0, 1], TypeError, "observations must be a tuple of 2 parts, got a list"),
+        ((0,), ValueError, "observations must have 2 parts, got 1"),
+        (
+            (np.ones(2, int), {"at": (np.zeros((3, 2), np.float32),)}),
+            ValueError,
+            "the same leading axes",
+        ),
+    ],
+)
+@pytest.mark.parametrize("preprocess_fn", [None, lambda x: x[1]["at"][0]])
+def test_tuples_that_do_not_fit_are_refused(observations, error, match, preprocess_fn):
+    encoder = encoder_factory(TUPLE, hidden_sizes=(), preprocess_fn=preprocess_fn)
+    with pytest.raises(error, match=match):
+        encoder.apply({}, observations)

@@ -48,6 +48,7 @@ def test_public_names():
         "QHead",
         "RecurrentQValue",
         "TrainState",
+        "TupleEncoder",
         "VectorEncoder",
         "action_mask",
         "discrete_actions",

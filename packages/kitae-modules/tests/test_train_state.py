@@ -233,3 +233,25 @@ def test_a_subclass_with_another_field():
     )
     assert type(state.update_target()) is Scaled
     assert paths(state)[-1] == ".scale"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [jnp.ones(()), jnp.ones(2), (jnp.ones(2), jnp.ones(3)), [jnp.ones(2)]],
+    ids=["scalar", "array", "tuple", "list"],
+)
+def test_parameters_need_not_be_a_dict(params):
+    """A temperature, say, is one number."""
+    state = TrainState.create(
+        apply_fn=jnp.exp, params=params, tx=optax.sgd(0.25), target_params=params
+    )
+    for _ in range(2):
+        state = jax.jit(TrainState.apply_gradients)(state, grads=ones_like(params))
+        state = state.update_target(step_size=0.5)
+    # With gradients of 1 the parameters are 1, 0.75 and 0.5, the target's 1, 0.875
+    # and 0.6875.
+    for leaf in jax.tree.leaves(state.params):
+        np.testing.assert_allclose(leaf, 0.5, rtol=1e-6)
+    for leaf in jax.tree.leaves(state.target_params):
+        np.testing.assert_allclose(leaf, 0.6875, rtol=1e-6)
+    assert state.step == 2

@@ -1,4 +1,9 @@
+import copy
+import pickle
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +14,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 import kitae.base
 from kitae.base import AlgoType, IActor, IAgent, IBuffer
 from kitae.buffer import Experience, OffPolicyBuffer, OnPolicyBuffer, stored_rows
+from kitae.envs.functional import JaxVectorEnv
+from kitae.envs.probes import ObservationProbe
 
 
 def test_public_names():
@@ -43,6 +50,92 @@ def test_both_buffers_have_the_face_of_a_buffer():
 def test_the_constructor_writes_nothing(world, tmp_path):
     world.make_agent(world.count_envs())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("taken", [pickle.dumps, copy.deepcopy])
+def test_an_agent_is_not_pickled_or_deeply_copied(world, taken):
+    agent = world.make_agent(world.count_envs())
+    with pytest.raises(TypeError, match=r"agent\.save\(\), and TableAgent\.load\("):
+        taken(agent)
+    with pytest.raises(TypeError, match="a TableAgent holds compiled programs"):
+        taken({"agents": [agent]})
+
+
+def test_a_shallow_copy_shares_all_that_an_agent_holds(world):
+    agent = world.make_agent(world.count_envs())
+    copied = copy.copy(agent)
+    assert type(copied) is world.TableAgent
+    assert vars(copied) == vars(agent)
+    copied.step = 7
+    assert agent.step == 0
+
+
+def relu(x):
+    return max(x, 0.0)
+
+
+@pytest.mark.parametrize(
+    "annotation, value, message",
+    [
+        (Callable, relu, "cannot be read from JSON, being annotated as .*Callable"),
+        (
+            Any,
+            1,
+            "cannot be read from JSON, being annotated as typing.Any: allowed",
+        ),
+        (dict, {"a": 1}, "being annotated as <class 'dict'>: allowed are bool, int, "),
+        (type, int, "cannot be read from JSON, being annotated as <class 'type'>"),
+        (float, np.zeros(2), "must be a number, got"),
+        (int, 0.5, "must be an int, got 0.5"),
+        ("Unknown", 1, "name 'Unknown' is not defined"),
+    ],
+    ids=str,
+)
+def test_parameters_that_cannot_be_read_back_are_refused(
+    world, annotation, value, message
+):
+    @dataclass(frozen=True)
+    class Params(world.TableParams):
+        extra: annotation = None
+
+    config = world.make_config(world.count_envs(), algo_params=Params(extra=value))
+    with pytest.raises(TypeError, match=message) as error:
+        world.TableAgent("run", config)
+    assert str(error.value).startswith(("algo_params.extra ", "name 'Unknown'"))
+
+
+def test_the_config_that_an_agent_takes_is_read_back_by_load(world):
+    @dataclass(frozen=True)
+    class Params(world.TableParams):
+        sizes: tuple[int, ...] | None = (2, 3)
+        scale: float = float("inf")
+        activation: Callable | None = None
+
+    env = world.count_envs()
+    agent = world.make_agent(env, algo_params=Params())
+    agent.train(env, 20)
+    loaded = world.TableAgent.load("runs/run", params_type=Params)
+    assert loaded.config == agent.config
+
+
+@pytest.fixture
+def disable_jit():
+    """Has nothing compiled in any thread, as JAX_DISABLE_JIT does."""
+    yield lambda: jax.config.update("jax_disable_jit", True)
+    jax.config.update("jax_disable_jit", False)
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_without_compiling_a_training_is_the_same(world, disable_jit, on_host):
+    def trained(run_name):
+        env = world.count_envs() if on_host else JaxVectorEnv(ObservationProbe(), 2)
+        agent = world.make_agent(env, run_name=run_name, n_env_steps=24)
+        agent.train(env, 24)
+        return agent.step, agent.updates, agent.state["value"].item()
+
+    compiled = trained("compiled")
+    disable_jit()
+    assert trained("called") == pytest.approx(compiled, rel=1e-5)
 
 
 def test_a_batch_larger_than_the_replay_is_refused_at_once(world):

@@ -56,3 +56,15 @@ def test_python_knows_a_thread_again_at_the_next_call():
     assert sum(map(len, calls.values())) == 9
     for counts in calls.values():
         assert counts == list(range(1, len(counts) + 1))
+
+
+def test_without_compiling_it_is_called_at_once():
+    told = np.zeros((), np.int32)
+
+    def count(i: np.ndarray) -> list[np.ndarray]:
+        told[...] = i
+        return [told]
+
+    with jax.disable_jit():
+        first, second = (callback(count, [INT], jnp.int32(i))[0] for i in (1, 2))
+    assert (int(first), int(second)) == (1, 2)

@@ -39,8 +39,10 @@ def test_public_names():
         "EnvConfig",
         "TrainConfig",
         "UpdateConfig",
+        "check_count",
         "check_flag",
         "check_int",
+        "check_n_envs",
         "check_number",
         "off_policy_updates",
         "on_policy_updates",
@@ -115,6 +117,43 @@ def test_train_config_refuses_bad_values(field, bad):
 def test_env_config_refuses_bad_values(change, error, message):
     with pytest.raises(error, match=message):
         replace(ENV, **change)
+
+
+@pytest.mark.parametrize(
+    "name, value, high",
+    [
+        ("n_envs", 2**63, 2**20),
+        ("n_envs", 2**20 + 1, 2**20),
+        ("n_agents", 2**63, 2**20),
+        ("batch_size", 2**31, 2**31 - 1),
+        ("max_buffer_size", 2**63, 2**31 - 1),
+        ("n_epochs", 2**63, 2**31 - 1),
+        ("n_env_steps", 2**63, 2**63 - 1),
+        ("log_frequency", 2**63, 2**63 - 1),
+        ("save_frequency", 2**63, 2**63 - 1),
+    ],
+)
+def test_numbers_that_no_array_can_have_are_refused(name, value, high):
+    message = rf"^{name} must be an int in \[1, {high}\], got {value}"
+    parts = [ENV, cfg.UpdateConfig(), cfg.TrainConfig(n_env_steps=10)]
+    (part,) = [part for part in parts if hasattr(part, name)]
+    with pytest.raises(ValueError, match=message):
+        replace(part, **{name: value})
+    assert getattr(replace(part, **{name: high}), name) == high
+
+
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1, which is no string"),
+        (spaces.Tuple([spaces.Text(3)]), "is of a kind of space that cannot be writt"),
+        (spaces.Box(0, 1, (1,), np.longdouble), "has a dtype that cannot be written"),
+    ],
+)
+def test_spaces_that_cannot_be_written_are_refused(name, space, message):
+    with pytest.raises(TypeError, match=f"^{name} cannot be written: .*{message}"):
+        replace(ENV, **{name: space})
 
 
 @pytest.mark.parametrize(

@@ -539,7 +539,7 @@ configs = st.builds(
         learning_rate=positive,
         learning_rate_annealing=st.booleans(),
         max_grad_norm=st.none() | positive | counts,
-        batch_size=counts,
+        batch_size=st.integers(1, 2**31 - 1),
     ),
     train_cfg=st.builds(
         cfg.TrainConfig, n_env_steps=counts, save_frequency=st.just(-1) | counts
@@ -549,7 +549,7 @@ configs = st.builds(
         task_name=st.text(min_size=1),
         observation_space=st.just(SPACE),
         action_space=st.builds(spaces.Discrete, counts),
-        n_envs=counts,
+        n_envs=st.integers(1, 2**20),
     ),
 )
 

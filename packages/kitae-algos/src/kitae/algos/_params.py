@@ -31,9 +31,9 @@ class EpsilonGreedyParams(cfg.AlgoParams):
         cfg.check_number("gamma", self.gamma, 0.0, 1.0)
         cfg.check_number("exploration_initial", self.exploration_initial, 0.0, 1.0)
         cfg.check_number("exploration_final", self.exploration_final, 0.0, 1.0)
-        cfg.check_int("exploration_steps", self.exploration_steps, 1)
+        cfg.check_count("exploration_steps", self.exploration_steps)
         for size in self.hidden_sizes:
-            cfg.check_int("hidden_sizes", size, 1)
+            cfg.check_count("hidden_sizes", size)
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class ReplayParams(EpsilonGreedyParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cfg.check_int("skip_steps", self.skip_steps, 1)
+        cfg.check_count("skip_steps", self.skip_steps)
         cfg.check_int("start_step", self.start_step, -1)
-        cfg.check_int("target_update_period", self.target_update_period, 1)
+        cfg.check_count("target_update_period", self.target_update_period)
         cfg.check_number("tau", self.tau, 0.0, 1.0, open_low=True)
         cfg.check_number("adam_eps", self.adam_eps, 0.0, open_low=True)
         if self.frame_stack is not None:
-            cfg.check_int("frame_stack", self.frame_stack, 1)
+            cfg.check_count("frame_stack", self.frame_stack)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,6 @@ class PrioritisedParams(ReplayParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cfg.check_int("n_steps", self.n_steps, 1)
+        cfg.check_count("n_steps", self.n_steps)
         cfg.check_number("priority_exponent", self.priority_exponent, 0.0, 1.0)
         cfg.check_number("importance_exponent", self.importance_exponent, 0.0, 1.0)

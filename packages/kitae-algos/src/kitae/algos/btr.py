@@ -97,7 +97,7 @@ class BTRParams(PrioritisedParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("n_taus", "n_target_taus", "n_policy_taus", "n_cosines", "width"):
-            cfg.check_int(name, getattr(self, name), 1)
+            cfg.check_count(name, getattr(self, name))
         cfg.check_number("kappa", self.kappa, 0.0)
         check_munchausen(self.temperature, self.scale, self.clip)
 
@@ -161,7 +161,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
         noise_key, tau_key, action_key = jax.random.split(key, 3)
         rngs = {"noise": noise_key} if noisy else {}
         n_rows = jax.tree.leaves(observations)[0].shape[0]
-        taus = jax.random.uniform(tau_key, (n_rows, n_taus))
+        taus = jax.random.uniform(tau_key, (n_rows, n_taus), jnp.float32)
         quantiles = state.apply_fn(state.params, observations, taus, rngs=rngs)
         qvalues = quantiles.mean(axis=-2)
         return choose(action_key, qvalues, exploration, observations)
@@ -182,7 +182,7 @@ def process_experience_factory(config: cfg.AlgoConfig) -> ProcessExperienceFn:
         def target_net(
             observation: Any, tau_key: jax.Array, noise_key: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
-            taus = jax.random.uniform(tau_key, shape)
+            taus = jax.random.uniform(tau_key, shape, jnp.float32)
             quantiles = qvalue.apply_fn(
                 qvalue.target_params, observation, taus, rngs={"noise": noise_key}
             )
@@ -226,7 +226,8 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
         state: BTRState, key: jax.Array, batch: Batch
     ) -> tuple[BTRState, Info]:
         tau_key, noise_key = jax.random.split(key)
-        taus = jax.random.uniform(tau_key, (*batch.action.shape, algo.n_taus))
+        shape = (*batch.action.shape, algo.n_taus)
+        taus = jax.random.uniform(tau_key, shape, jnp.float32)
 
         def loss_fn(params: Params) -> tuple[jax.Array, jax.Array]:
             quantiles = state.qvalue.apply_fn(

@@ -68,7 +68,7 @@ class C51Params(ReplayParams):
 
 def check_atoms(n_atoms: int, v_min: float, v_max: float) -> None:
     """Refuses returns that are not at least two in rising order."""
-    cfg.check_int("n_atoms", n_atoms, 2)
+    cfg.check_count("n_atoms", n_atoms, 2)
     cfg.check_number("v_min", v_min)
     cfg.check_number("v_max", v_max, v_min, open_low=True)
 

@@ -70,7 +70,7 @@ class IQNParams(ReplayParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("n_taus", "n_target_taus", "n_policy_taus", "n_cosines"):
-            cfg.check_int(name, getattr(self, name), 1)
+            cfg.check_count(name, getattr(self, name))
         cfg.check_number("kappa", self.kappa, 0.0)
 
 
@@ -125,7 +125,7 @@ def explore_factory(config: cfg.AlgoConfig) -> ExploreFn:
     ) -> tuple[jax.Array, jax.Array]:
         tau_key, action_key = jax.random.split(key)
         n_rows = jax.tree.leaves(observations)[0].shape[0]
-        taus = jax.random.uniform(tau_key, (n_rows, n_taus))
+        taus = jax.random.uniform(tau_key, (n_rows, n_taus), jnp.float32)
         qvalues = state.apply_fn(state.params, observations, taus).mean(axis=-2)
         return choose(action_key, qvalues, exploration, observations)
 
@@ -141,7 +141,8 @@ def process_experience_factory(config: cfg.AlgoConfig) -> ProcessExperienceFn:
         state: IQNState, key: jax.Array, experience: Experience
     ) -> Batch:
         qvalue, next_observation = state.qvalue, experience.next_observation
-        taus = jax.random.uniform(key, (*experience.reward.shape, algo.n_target_taus))
+        shape = (*experience.reward.shape, algo.n_target_taus)
+        taus = jax.random.uniform(key, shape, jnp.float32)
         quantiles = qvalue.apply_fn(qvalue.target_params, next_observation, taus)
         next_qvalues = masked(
             quantiles.mean(axis=-2), actions_of.allowed(next_observation)
@@ -164,7 +165,8 @@ def update_step_factory(config: cfg.AlgoConfig) -> UpdateStepFn:
     def update_step_fn(
         state: IQNState, key: jax.Array, batch: Batch
     ) -> tuple[IQNState, Info]:
-        taus = jax.random.uniform(key, (*batch.action.shape, algo.n_taus))
+        shape = (*batch.action.shape, algo.n_taus)
+        taus = jax.random.uniform(key, shape, jnp.float32)
 
         def loss_fn(params: Params) -> tuple[jax.Array, jax.Array]:
             quantiles = state.qvalue.apply_fn(params, batch.observation, taus)

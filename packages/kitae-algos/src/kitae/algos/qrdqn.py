@@ -61,7 +61,7 @@ class QRDQNParams(ReplayParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cfg.check_int("n_quantiles", self.n_quantiles, 1)
+        cfg.check_count("n_quantiles", self.n_quantiles)
         cfg.check_number("kappa", self.kappa, 0.0)
 
 

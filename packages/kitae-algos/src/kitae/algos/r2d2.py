@@ -93,11 +93,11 @@ class R2D2Params(PrioritisedParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cfg.check_int("burn_in", self.burn_in, 0)
-        cfg.check_int("sequence_length", self.sequence_length, self.burn_in + 1)
-        cfg.check_int("hidden_size", self.hidden_size, 1)
+        cfg.check_count("burn_in", self.burn_in, 0)
+        cfg.check_count("sequence_length", self.sequence_length, self.burn_in + 1)
+        cfg.check_count("hidden_size", self.hidden_size)
         for size in self.head_sizes:
-            cfg.check_int("head_sizes", size, 1)
+            cfg.check_count("head_sizes", size)
         cfg.check_number("max_weight", self.max_weight, 0.0, 1.0)
         cfg.check_flag("rescale", self.rescale)
         if self.frame_stack is not None:
@@ -324,7 +324,7 @@ class R2D2(OffPolicyValueAgent):
     def initial_hidden_state(self, n_envs: int) -> Any:
         """Returns the LSTM's state when an episode begins: zeros."""
         shape = (n_envs, self.config.algo_params.hidden_size)
-        return jnp.zeros(shape), jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
 
     def explore(self, observation: Any) -> tuple[jax.Array, jax.Array]:
         """Returns ε-greedy actions, ε by the environment steps so far."""

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuses anything but a whole number of at least one."""
+    """Refuses anything but a whole number from one to what an int32 holds."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    if value > 2**31 - 1:
+        raise ValueError(f"{name} must be at most 2**31 - 1, got {value}")
 
 
 def check_addressable(capacity: int, n_envs: int) -> None:
@@ -64,7 +66,7 @@ def checked_rows(rows: Any, data: Any) -> Any:
             return jnp.full(column.shape[1:], leaf, column.dtype)
         leaf = jnp.asarray(leaf)
         if leaf.shape == () and leaf.dtype == column.dtype:
-            return jnp.full(column.shape[1:], leaf)  # such a scalar, passed through jit
+            return jnp.full(column.shape[1:], leaf, leaf.dtype)  # passed through jit
         if leaf.shape != column.shape[1:] or leaf.dtype != column.dtype:
             raise ValueError(
                 f"{name} must be {column.dtype}{list(column.shape[1:])} "

@@ -101,7 +101,8 @@ def push_frames(
     """
     observation, following = field(rows, "observation"), field(rows, "next_observation")
     n_frames, stack = frames.n_frames, jax.tree.leaves(observation)[0].shape[1]
-    offsets, envs = jnp.arange(stack)[None, :], jnp.arange(valid.size)[:, None]
+    offsets = jnp.arange(stack, dtype=jnp.int32)[None, :]
+    envs = jnp.arange(valid.size, dtype=jnp.int32)[:, None]
     # Nothing is pushed past the end: the scatter drops it, without a branch.
     whole = jnp.where(
         (begins & valid)[:, None],
@@ -124,7 +125,7 @@ def push_frames(
 
 def stacks_at(frames: Frames, slot: jax.Array, env: jax.Array, stack: int) -> Any:
     """Gathers the stacks `[n, stack, ...]` that end at `slot` `[n]` of `env` `[n]`."""
-    offsets = jnp.arange(1 - stack, 1)[None, :]
+    offsets = jnp.arange(1 - stack, 1, dtype=jnp.int32)[None, :]
     time = (slot[:, None] + offsets) % frames.n_frames
     index = time * frames.head.size + env[:, None]
     return jax.tree.map(

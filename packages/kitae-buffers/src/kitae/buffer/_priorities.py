@@ -54,7 +54,7 @@ def with_places(
     """
     priorities = priorities_of(state)
     n_envs = time.shape[0]
-    index = time * n_envs + jnp.arange(n_envs)[:, None]
+    index = time * n_envs + jnp.arange(n_envs, dtype=jnp.int32)[:, None]
     value = jnp.where(drawn, priorities.largest[:, None], 0)
     flat = [x.reshape(-1) for x in (index, value, valid)]
     levels = set_leaves(priorities.levels, *flat)

@@ -245,7 +245,8 @@ def rows_without_frames(ring: Ring, state: ReplayState, frames: Frames) -> jax.A
     """
     assert state.frames is not None
     assert ring.frame_stack is not None
-    env, rank = jnp.arange(ring.n_envs)[:, None], jnp.arange(ring.frame_stack + 1)[None]
+    env = jnp.arange(ring.n_envs, dtype=jnp.int32)[:, None]
+    rank = jnp.arange(ring.frame_stack + 1, dtype=jnp.int32)[None]
     time = nth_oldest(ring, state, env, rank)
     slot = stored_at(state.data, (time * ring.n_envs + env).reshape(-1)).slot
     since = frames_since(state.frames, slot.reshape(time.shape), ring.frame_stack)

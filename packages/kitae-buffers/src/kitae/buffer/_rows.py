@@ -75,7 +75,7 @@ def write_at_once(
     if valid is not None:
         # An index past the end is dropped: no read, and no branch.
         time = jnp.where(valid, time, column.shape[0])
-    places = column.at[time, jnp.arange(time.size)]
+    places = column.at[time, jnp.arange(time.size, dtype=jnp.int32)]
     return places.set(rows, mode="drop", unique_indices=True)
 
 
@@ -149,7 +149,9 @@ def write_loop(
 ) -> jax.Array:
     """Writes one row after the other."""
 
-    def write(env: jax.Array, words: jax.Array) -> jax.Array:
+    def write(i: jax.Array, words: jax.Array) -> jax.Array:
+        # The index of a loop is int64 where 64-bit types are on.
+        env = i.astype(jnp.int32)
         row, place = rows[env][None, None], (time[env], env, jnp.int32(0))
         if valid is not None:
             # What is not to be written is written as it is.

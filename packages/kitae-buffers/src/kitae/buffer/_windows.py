@@ -16,7 +16,9 @@ N_STEP_FIELDS = ("reward", "done", "next_observation")
 def window_index(ring: Ring, index: jax.Array, length: int) -> jax.Array:
     """Returns the indices `[n, length]` of the rows from those at `index` `[n]` on."""
     time, env = index // ring.n_envs, index % ring.n_envs
-    times = (time[:, None] + jnp.arange(length)[None, :]) % ring.capacity
+    times = (
+        time[:, None] + jnp.arange(length, dtype=jnp.int32)[None, :]
+    ) % ring.capacity
     return times * ring.n_envs + env[:, None]
 
 
@@ -51,11 +53,11 @@ def n_step_rows(
     discounts = np.power(gamma, np.arange(n_steps + 1)).astype(np.float32)
     if n_steps == 1:
         row = with_frames(ring, state, first, first, index)
-        return row, jnp.full(index.shape, discounts[1])
+        return row, jnp.full(index.shape, discounts[1], jnp.float32)
 
     # The large leaves of these rows are not used, so that jit does not gather them.
     window = windows_at(ring, state, index, n_steps)
-    offset = jnp.arange(n_steps)[None, :]
+    offset = jnp.arange(n_steps, dtype=jnp.int32)[None, :]
     follows = (offset <= n_newer(ring, state, index)[:, None]) & ~window.begins
     # The first row may begin a sequence; the window goes to before the next that does.
     length = jnp.min(jnp.where((offset == 0) | follows, n_steps, offset), axis=1)

@@ -79,7 +79,7 @@ def n_step_replay(
     def sample(state: ReplayState, key: jax.Array) -> Sample:
         index = draw_held(ring, state, key, batch_size)
         experience, discount = n_step_rows(ring, state, index, n_steps, gamma)
-        return Sample(experience, discount, jnp.ones(batch_size), index)
+        return Sample(experience, discount, jnp.ones(batch_size, jnp.float32), index)
 
     return Replay(
         init=partial(empty_ring, ring, needed=N_STEP_FIELDS),

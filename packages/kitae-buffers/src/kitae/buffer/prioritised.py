@@ -150,7 +150,7 @@ def prioritised_replay(
         )
 
     def sample(state: ReplayState, key: jax.Array) -> Sample:
-        held = jnp.sum(state.size)
+        held = jnp.sum(state.size, dtype=jnp.int32)
         index, importance = draw_by_priority(state, key, batch_size, held)
         experience, discount = n_step_rows(
             ring, state, index, n_steps, discount_of_step
@@ -184,7 +184,8 @@ def given_up(
             one whose place the new row took.
     """
     assert ring.frame_stack is not None
-    env, rank = jnp.arange(ring.n_envs)[:, None], jnp.arange(ring.frame_stack + 1)[None]
+    env = jnp.arange(ring.n_envs, dtype=jnp.int32)[:, None]
+    rank = jnp.arange(ring.frame_stack + 1, dtype=jnp.int32)[None]
     n_gone = state.size[:, None] + valid.astype(jnp.int32) - added.size[:, None]
     time = nth_oldest(ring, state, env, rank)
     return time, rank < n_gone

@@ -150,7 +150,7 @@ def draw_rows(key: jax.Array, counts: jax.Array, n: int) -> tuple[jax.Array, jax
         env: `[n]` int32.
         rank: `[n]` int32 in `[0, counts[env])`.
     """
-    last = jnp.cumsum(counts)
+    last = jnp.cumsum(counts, dtype=jnp.int32)
     rank = draw_below(key, last[-1], n)
     env = jnp.searchsorted(last, rank, side="right", method="compare_all")
     return env, rank - (last - counts)[env]
@@ -190,7 +190,7 @@ def held_at(counts: tuple[jax.Array, jax.Array], bits: jax.Array) -> jax.Array:
     rank = scaled(bits, last[-1])
     passed = last[None, :] <= rank[:, None]
     shifts = jnp.where(passed, 1 - size * size.size, 0)
-    return rank * size.size + jnp.sum(shifts, axis=1)
+    return rank * size.size + jnp.sum(shifts, axis=1, dtype=jnp.int32)
 
 
 def uniform_replay(

@@ -124,12 +124,12 @@ def sequence_replay(
         starts = jnp.maximum(state.size - (length - 1), 0)
         if prioritised:
             index, importance = draw_by_priority(
-                state, key, batch_size, jnp.sum(starts)
+                state, key, batch_size, jnp.sum(starts, dtype=jnp.int32)
             )
         else:
             env, rank = draw_rows(key, starts, batch_size)
             index = nth_oldest(ring, state, env, rank) * n_envs + env
-            importance = jnp.ones(batch_size)
+            importance = jnp.ones(batch_size, jnp.float32)
         window = windows_at(ring, state, index, length)
         return SequenceSample(window.row, window.begins, importance, index)
 

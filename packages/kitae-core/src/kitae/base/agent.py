@@ -39,7 +39,7 @@ from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
 from kitae.config.schedule import held_rows
-from kitae.config.serial import config_from_json
+from kitae.config.serial import check_readable, config_from_json
 from kitae.envs import HostStep
 from kitae.envs.functional import as_jax_env
 from kitae.envs.observations import empty_observations
@@ -77,7 +77,8 @@ class BaseAgent(IAgent):
     Raises:
         ValueError: The config can never update, or `run_name` is no name.
         TypeError: `config` is no AlgoConfig, its `algo_params` are not of the agent's
-            `params_type`, or `experience_type` asks for a field that is not known.
+            `params_type` or could not be read back from a run's files, or
+            `experience_type` asks for a field that is not known.
     """
 
     algo_type: ClassVar[AlgoType]
@@ -106,6 +107,7 @@ class BaseAgent(IAgent):
                 f"algo_params must be a {params_type.__name__}, got "
                 f"{config.algo_params!r}"
             )
+        check_readable(config)
         self._check_config(config)
         self.run_name = checked_run_name(run_name)
         # Absolute: an environment may change the working directory.
@@ -126,6 +128,25 @@ class BaseAgent(IAgent):
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
         self._start()
+
+    def __copy__(self) -> Self:
+        """Returns an agent that shares all that this one holds."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuses to be pickled or deeply copied.
+
+        Raises:
+            TypeError: Always: an agent holds compiled programs and functions.
+        """
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} holds compiled programs and functions, so it can be neither "
+            "pickled nor deeply copied: call agent.save(), and "
+            f"{name}.load(agent.run_dir) where another one is needed"
+        )
 
     def _start(self) -> None:
         """Begins with no step taken and nothing remembered."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -41,6 +43,16 @@ def callback(
 @callback_p.def_abstract_eval
 def _shapes(*_: Any, function: Any, results: Any) -> list[Any]:
     return [ShapedArray(result.shape, result.dtype) for result in results]
+
+
+@callback_p.def_impl
+def _called(*args: Any, function: Any, results: Any) -> list[jax.Array]:
+    """Calls it where nothing is compiled, with JAX_DISABLE_JIT."""
+    given = function(*map(np.asarray, args))
+    # What it gives is overwritten at its next call.
+    return [
+        jnp.array(x, result.dtype) for x, result in zip(given, results, strict=True)
+    ]
 
 
 def _stay() -> None:

@@ -116,6 +116,10 @@ def write(
     return final
 
 
+class OtherLeaves(ValueError):
+    """A checkpoint is whole, but holds other leaves, shapes or dtypes."""
+
+
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint whose manifest was read and found whole.
@@ -143,8 +147,8 @@ class Saved:
             like: A pytree of arrays, or of their shapes and dtypes.
 
         Raises:
-            ValueError: Its file is damaged or missing, which is named; or it has other
-                leaves, shapes or dtypes, and the leaf is named.
+            ValueError: Its file is damaged or missing, which is named.
+            OtherLeaves: It has other leaves, shapes or dtypes; the leaf is named.
         """
         wanted = _paths(like)
         specs = {path: _spec(leaf) for path, leaf in wanted.items()}
@@ -153,14 +157,14 @@ class Saved:
         if held != set(wanted):
             odd = sorted(held ^ set(wanted))[0]
             owner = "checkpoint" if odd in held else "agent"
-            raise ValueError(
+            raise OtherLeaves(
                 f"{self.path} is of another agent or environment: {name}{odd} is in "
                 f"the {owner} only"
             )
         for leaf in told:
             spec = specs[leaf["path"]]
             if (leaf["dtype"], leaf["shape"]) != (str(spec.dtype), list(spec.shape)):
-                raise ValueError(
+                raise OtherLeaves(
                     f"{self.path} holds {name}{leaf['path']} as {leaf['dtype']}"
                     f"{leaf['shape']}, the agent as {spec.dtype}{list(spec.shape)}"
                 )

@@ -52,7 +52,8 @@ def on_policy_learn(
 
         def epoch(state: State, key: jax.Array) -> tuple[State, Info]:
             order_key, update_key = jax.random.split(key)
-            order = jax.random.permutation(order_key, n_rows)
+            every_row = jnp.arange(n_rows, dtype=jnp.int32)
+            order = jax.random.permutation(order_key, every_row)
             order = order.reshape(-1, batch_size)
             keys = jax.random.split(update_key, order.shape[0])
             return jax.lax.scan(minibatch, state, (order, keys))

@@ -160,9 +160,17 @@ def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
             f"has {len(agent.rows)}"
         )
     keys = {"interact": agent.interact_key, "learn": agent.learn_key}
-    state = saved.tree(STATE, agent.state)
-    memory = saved.tree(MEMORY, agent._memory_spec())
-    keys = saved.tree(KEYS, keys)
+    try:
+        state = saved.tree(STATE, agent.state)
+        memory = saved.tree(MEMORY, agent._memory_spec())
+        keys = saved.tree(KEYS, keys)
+    except checkpoint.OtherLeaves as error:
+        changes = config_changes_of(agent, saved)
+        if not changes:
+            raise
+        raise ValueError(
+            f"{error}. Since then the config has changed:\n  " + "\n  ".join(changes)
+        ) from error
     agent.state, agent.memory = state, memory
     agent.interact_key, agent.learn_key = keys["interact"], keys["learn"]
     take_over_facts(agent, facts)

@@ -4,6 +4,10 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+# What an index of 32 bits counts up to.
+MAX_COUNT = 2**31 - 1
+MAX_ENVS = 2**20
+
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
     """Refuses what is not a whole number in `[low, high]`; a bool is not a number.
@@ -27,6 +31,43 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
     if not whole or int(value) < low or (high is not None and int(value) > high):
         allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be an int {allowed}, got {value!r}")
+
+
+def check_count(name: str, value: Any, low: int = 1, high: int = MAX_COUNT) -> None:
+    """Refuses what is not a whole number that NumPy and JAX can count to.
+
+    Args:
+        name: The field, as the user wrote it.
+        value: What was given.
+        low: The smallest allowed value.
+        high: The largest allowed value, which is named where it is exceeded.
+
+    Raises:
+        ValueError: `value` is not such a number.
+
+    Example:
+        >>> check_count("batch_size", 2**31)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_size must be an int in [1, 2147483647], got 2147483648
+    """
+    check_int(name, value, low)
+    check_int(name, value, low, high)
+
+
+def check_n_envs(value: Any) -> None:
+    """Refuses what is not a number of parallel environments, from 1 to 2**20.
+
+    Raises:
+        ValueError: `value` is not such a number.
+
+    Example:
+        >>> check_n_envs(2**63)
+        Traceback (most recent call last):
+        ...
+        ValueError: n_envs must be an int in [1, 1048576], got 9223372036854775808
+    """
+    check_count("n_envs", value, 1, MAX_ENVS)
 
 
 def check_number(

@@ -5,9 +5,18 @@ from typing import Any
 
 import gymnasium as gym
 
-from kitae.config.checks import check_flag, check_int, check_number
+from kitae.config.checks import (
+    MAX_ENVS,
+    check_count,
+    check_flag,
+    check_int,
+    check_n_envs,
+    check_number,
+)
+from kitae.config.spaces import space_to_json
 
 MAX_SEED = 2**32 - 1
+MAX_STEPS = 2**63 - 1
 
 
 class AlgoParams:
@@ -70,9 +79,9 @@ class UpdateConfig:
         check_flag("learning_rate_annealing", self.learning_rate_annealing)
         if self.max_grad_norm is not None:
             check_number("max_grad_norm", self.max_grad_norm, 0.0, open_low=True)
-        check_int("max_buffer_size", self.max_buffer_size, 1)
-        check_int("batch_size", self.batch_size, 1)
-        check_int("n_epochs", self.n_epochs, 1)
+        check_count("max_buffer_size", self.max_buffer_size)
+        check_count("batch_size", self.batch_size)
+        check_count("n_epochs", self.n_epochs)
         check_flag("shared_encoder", self.shared_encoder)
 
 
@@ -117,12 +126,12 @@ class TrainConfig:
     show_progress: bool = True
 
     def __post_init__(self) -> None:
-        check_int("n_env_steps", self.n_env_steps, 1)
+        check_count("n_env_steps", self.n_env_steps, high=MAX_STEPS)
         _check_int_or("save_frequency", self.save_frequency, "only at the end")
         _check_int_or("keep_last", self.keep_last, "all")
         check_flag("keep_best", self.keep_best)
         check_flag("reset_on_save", self.reset_on_save)
-        check_int("log_frequency", self.log_frequency, 1)
+        check_count("log_frequency", self.log_frequency, high=MAX_STEPS)
         check_flag("tensorboard", self.tensorboard)
         check_flag("show_progress", self.show_progress)
 
@@ -132,7 +141,7 @@ def _check_int_or(name: str, value: Any, meaning: str) -> None:
     if value == -1 and not isinstance(value, bool):
         return
     try:
-        check_int(name, value, 1)
+        check_count(name, value, high=MAX_STEPS)
     except ValueError as error:
         raise ValueError(f"{error} (-1: {meaning})") from None
 
@@ -145,9 +154,9 @@ class EnvConfig:
         task_name: The environment's id, for people to read.
         observation_space: Of one environment; of one agent, if there are several.
         action_space: Likewise.
-        n_envs: Parallel environments, at least 1.
-        n_agents: Agents in each environment, at least 1. Several of them share one set
-            of parameters and one replay, and act on dicts by their names: see
+        n_envs: Parallel environments, from 1 to 2**20.
+        n_agents: Agents in each environment, from 1 to 2**20. Several of them share one
+            set of parameters and one replay, and act on dicts by their names: see
             `kitae.envs.pettingzoo.make_pettingzoo`.
         worker_timeout: Seconds to wait for what a step or a reset gives, above 0, of an
             environment that has a process of its own (`vectorization_mode="async"`).
@@ -155,7 +164,9 @@ class EnvConfig:
 
     Raises:
         ValueError: A value is out of its range; the field is named.
-        TypeError: A space is no Gymnasium space.
+        TypeError: A space is not a Gymnasium space, or one that cannot be written to
+            a run's files: of another kind than Box, Discrete, MultiDiscrete,
+            MultiBinary, Dict and Tuple, or with a key that is not a string.
 
     Example:
         >>> from gymnasium.spaces import Box, Discrete
@@ -179,8 +190,12 @@ class EnvConfig:
                     f"{name} must be a gymnasium.Space of one environment, got "
                     f"{getattr(self, name)!r}"
                 )
-        check_int("n_envs", self.n_envs, 1)
-        check_int("n_agents", self.n_agents, 1)
+            try:
+                space_to_json(getattr(self, name))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name} cannot be written: {error}") from None
+        check_n_envs(self.n_envs)
+        check_count("n_agents", self.n_agents, high=MAX_ENVS)
         check_number("worker_timeout", self.worker_timeout, 0.0, open_low=True)
 
     @property
@@ -234,7 +249,7 @@ class AlgoConfig:
                 "algo_params must be an instance of a dataclass, got "
                 f"{self.algo_params!r}"
             )
-        check_int("algo_params.skip_steps", self.skip_steps, 1)
+        check_count("algo_params.skip_steps", self.skip_steps)
         check_int("algo_params.start_step", self.start_step, -1)
         for name, kind in (
             ("update_cfg", UpdateConfig),

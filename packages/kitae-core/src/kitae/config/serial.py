@@ -183,8 +183,8 @@ def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
     `tuple[X, Y]`, `dict[str, X]` and dataclasses. JSON holds of a callable or another
     object only the name, so a field that is annotated otherwise (`Callable`, `Any`, a
     class) is refused wherever it is written, even if it has a default. (But None is
-    read where the annotation allows it.) Such a config is the caller's to build again
-    in code; `config_changes` then compares it with what was written.
+    read where the annotation allows it.) `check_readable` refuses such a config before
+    an agent is made of it.
 
     Args:
         text: What was written.
@@ -229,6 +229,22 @@ def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
         return read_dataclass(AlgoConfig, value, "", readers)
     except RecursionError:
         raise ValueError("the config is nested too deeply") from None
+
+
+def check_readable(config: AlgoConfig) -> None:
+    """Refuses a config that `config_from_json` could not read back from a run's files.
+
+    Raises:
+        TypeError: A field of `algo_params` is annotated as something that JSON cannot
+            tell, or has a value that its annotation does not allow; it is named.
+    """
+    try:
+        config_from_json(config_to_json(config), type(config.algo_params))
+    except (ValueError, NameError) as error:  # a NameError of an annotation
+        raise TypeError(
+            f"{error}. A config is written to the run's files, from which "
+            "an agent is loaded"
+        ) from error
 
 
 def with_defaults(written: dict[str, Any], config: AlgoConfig) -> dict[str, Any]:

@@ -25,6 +25,10 @@ WORDS = {
     str: "a string",
     type(None): "None",
 }
+READABLE = (
+    "bool, int, float, str, None, Literal, unions, list[X], tuple[X, ...], "
+    "tuple[X, Y], dict[str, X] and dataclasses"
+)
 
 _short = reprlib.Repr()
 _short.maxlevel = 2
@@ -206,7 +210,10 @@ def _words(hint: Any, name: str) -> str:
         return f"an object ({hint})"
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return f"an object with the fields of {hint.__name__}"
-    raise ValueError(f"{name} cannot be read from JSON, being annotated as {hint}")
+    raise ValueError(
+        f"{name} cannot be read from JSON, being annotated as {hint}: allowed are "
+        f"{READABLE}"
+    )
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from kitae.config import check_flag, check_int
+from kitae.config import check_flag, check_int, check_n_envs
 from kitae.envs.adapter import family
 
 SINCE = (0, 11)
@@ -105,7 +105,7 @@ def make_atari(
 
     Args:
         env_id: `"ALE/<game>-v5"`.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         max_episode_steps: Environment steps after which a game is truncated, at least
             1. None: 27,000.
         reward_clipping: Whether rewards are their signs. Returns are then too.
@@ -127,7 +127,7 @@ def make_atari(
         >>> env.single_observation_space.shape, env.single_action_space
         ((4, 84, 84), Discrete(6))
     """
-    check_int("n_envs", n_envs, 1)
+    check_n_envs(n_envs)
     check_flag("reward_clipping", reward_clipping)
     if env_kwargs.get("life_loss_info"):
         raise ValueError(

@@ -11,7 +11,7 @@ from gymnasium.experimental.functional import FuncEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from kitae.config import check_flag, check_int
+from kitae.config import check_flag, check_int, check_n_envs
 from kitae.envs.checks import map_space
 from kitae.envs.masks import masked_space, with_mask
 
@@ -65,7 +65,7 @@ class JaxVectorEnv(VectorEnv):
 
     Args:
         func_env: The environment. Its functions are called with typed JAX keys.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         max_episode_steps: Environment steps after which an episode is truncated, at
             least 1. None: never.
         lazy_reset: Whether initial states are made only in steps in which an episode
@@ -104,7 +104,7 @@ class JaxVectorEnv(VectorEnv):
                 "func_env must be a gymnasium.experimental.functional.FuncEnv, got "
                 f"{type(func_env).__name__}"
             )
-        check_int("n_envs", n_envs, 1)
+        check_n_envs(n_envs)
         if max_episode_steps is not None:
             check_int("max_episode_steps", max_episode_steps, 1)
         check_flag("action_mask", action_mask)

@@ -86,7 +86,7 @@ def make_gymnax(
 
     Args:
         env_id: As `gymnax.make` knows it.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         max_episode_steps: Environment steps after which an episode is truncated, in
             place of the environment's own `max_steps_in_episode`.
         params: Others of its default parameters, by name, to change.

@@ -109,7 +109,7 @@ def make_jumanji(
 
     Args:
         env_id: As `jumanji.make` knows it.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         max_episode_steps: Environment steps after which an episode is truncated.
             None: when the environment says so.
         observation: As in `JumanjiFuncEnv`.

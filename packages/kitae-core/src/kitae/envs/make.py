@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from kitae.config import check_flag, check_int
+from kitae.config import check_flag, check_n_envs
 from kitae.config.run_name import checked_run_name
 from kitae.envs.adapter import family
 from kitae.envs.atari import is_atari, make_atari, register_atari
@@ -55,7 +55,7 @@ def make_vec_env(
             `pip install "kitae-core[atari]"`. For Gymnasium's registry also
             `"module:<id>"`: the module is imported first, and registers the
             environment. Never pass such an id that was read from a file.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         backend: Whose environment it is: `"gymnasium"`, `"gymnax"` or `"jumanji"`. The
             last two need `pip install "kitae-core[gymnax]"` or
             `"kitae-core[jumanji]"`, give a `kitae.envs.functional.JaxVectorEnv`, and
@@ -102,7 +102,7 @@ def make_vec_env(
         (4, Discrete(2))
         >>> env.close()
     """
-    check_int("n_envs", n_envs, 1)
+    check_n_envs(n_envs)
     check_flag("action_mask", action_mask)
     if not (isinstance(wrappers, list | tuple) and all(map(callable, wrappers))):
         raise ValueError(

@@ -8,7 +8,7 @@ import gymnasium as gym
 import jax
 import numpy as np
 
-from kitae.config import check_int
+from kitae.config import check_n_envs
 from kitae.envs.adapter import family
 from kitae.envs.checks import (
     check_fixed_size,
@@ -260,7 +260,7 @@ def make_pettingzoo(
     Args:
         parallel_env: Makes one: the function `parallel_env` of an environment's module,
             or any other that returns a `pettingzoo.ParallelEnv`.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         **env_kwargs: Passed to it.
 
     Returns:
@@ -278,7 +278,7 @@ def make_pettingzoo(
         >>> env.n_envs, env.n_agents, env.single_action_space  # doctest: +SKIP
         (8, 3, Discrete(5))
     """
-    check_int("n_envs", n_envs, 1)
+    check_n_envs(n_envs)
     kind = family("pettingzoo", SINCE).ParallelEnv
     envs = [parallel_env(**env_kwargs) for _ in range(n_envs)]
     if not isinstance(envs[0], kind):

@@ -53,7 +53,7 @@ class Probe(FuncEnv):
 
     def initial(self, rng: Any, params: Any = None) -> ProbeState:
         """Starts an episode; tosses a coin for the cue."""
-        return ProbeState(jax.random.randint(rng, (), 0, 2), jnp.int32(0))
+        return ProbeState(jax.random.randint(rng, (), 0, 2, jnp.int32), jnp.int32(0))
 
     def transition(
         self, state: ProbeState, action: Any, rng: Any, params: Any = None
@@ -159,7 +159,7 @@ class DistributionProbe(Probe):
 
     def paid(self, state: ProbeState, action: jax.Array, key: jax.Array) -> Any:
         """Returns a number drawn from 0 to 3, or 1."""
-        return jnp.where(action == 0, jax.random.randint(key, (), 0, 4), 1)
+        return jnp.where(action == 0, jax.random.randint(key, (), 0, 4, jnp.int32), 1)
 
 
 class MemoryProbe(Probe):
@@ -218,7 +218,7 @@ def make_probe(name: str, n_envs: int) -> JaxVectorEnv:
         name: One of `PROBES`, in order of difficulty: `"value"`, `"observation"`,
             `"discount"`, `"action"`, `"policy"`, `"distribution"`, `"memory"`,
             `"time_limit"`.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
 
     Returns:
         A vector with float32 observations `[1]` in [−1, 1] and two actions.

@@ -6,7 +6,7 @@ from kitae.modules.encoders import encoder_factory, split_encoder
 from kitae.modules.exploration import epsilon_greedy, greedy
 from kitae.modules.heads import QHead
 from kitae.modules.images import ImageEncoder, ImpalaCNN, NatureCNN
-from kitae.modules.joint import DictEncoder, PreprocessedEncoder
+from kitae.modules.joint import DictEncoder, PreprocessedEncoder, TupleEncoder
 from kitae.modules.masks import action_mask, masked
 from kitae.modules.modules import init_params
 from kitae.modules.observations import observation_spec
@@ -37,6 +37,7 @@ __all__ = [
     "QHead",
     "RecurrentQValue",
     "TrainState",
+    "TupleEncoder",
     "VectorEncoder",
     "action_mask",
     "discrete_actions",

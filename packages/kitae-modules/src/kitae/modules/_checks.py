@@ -8,7 +8,7 @@ from typing import Any
 
 
 def positive_int(name: str, value: Any) -> int:
-    """Returns `value` as an int of at least 1, or raises naming the argument."""
+    """Returns `value` as an int in [1, 2**31 - 1], or raises naming the argument."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not the bool {value}")
     try:
@@ -17,6 +17,8 @@ def positive_int(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an int, got {value!r}") from None
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
+    if number > 2**31 - 1:
+        raise ValueError(f"{name} must be at most 2**31 - 1, got {number}")
     return number
 
 

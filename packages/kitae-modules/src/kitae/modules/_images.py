@@ -5,9 +5,11 @@ from collections.abc import Sequence
 # Height and width below this leave nothing for the last of NatureCNN's convolutions.
 MIN_IMAGE_SIDE = 36
 
+# An agent takes a preprocess_fn; channel_first is for who makes the network.
 _SAY = (
-    "say channel_first=True for [channels, height, width], False for [height, width, "
-    "channels]"
+    "resize it to [height, width, channels] with sides of at least 36 pixels, or "
+    "flatten it, in preprocess_fn; or make the network with channel_first=True for "
+    "[channels, height, width], False for [height, width, channels]"
 )
 
 

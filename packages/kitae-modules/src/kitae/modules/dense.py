@@ -48,16 +48,16 @@ class NoisyDense(nn.Module):
         bound = 1.0 / math.sqrt(n_inputs)
 
         def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
         sigma = nn.initializers.constant(self.sigma0 * bound)
         kernel = self.param("kernel", uniform, (n_inputs, self.features))
         bias = self.param("bias", uniform, (self.features,))
-        kernel_sigma = self.param("kernel_sigma", sigma, kernel.shape)
-        bias_sigma = self.param("bias_sigma", sigma, bias.shape)
+        kernel_sigma = self.param("kernel_sigma", sigma, kernel.shape, jnp.float32)
+        bias_sigma = self.param("bias_sigma", sigma, bias.shape, jnp.float32)
         if self.has_rng("noise"):
             noise = jax.random.normal(
-                self.make_rng("noise"), (n_inputs + self.features,)
+                self.make_rng("noise"), (n_inputs + self.features,), jnp.float32
             )
             noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
             rows, columns = noise[:n_inputs], noise[n_inputs:]

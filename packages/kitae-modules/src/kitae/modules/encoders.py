@@ -12,7 +12,13 @@ from kitae.modules._checks import boolean, sizes
 from kitae.modules._images import MIN_IMAGE_SIDE
 from kitae.modules.dense import MLP, VECTOR_HIDDEN_SIZES
 from kitae.modules.images import ImageEncoder, ImpalaCNN, NatureCNN
-from kitae.modules.joint import DictEncoder, PreprocessedEncoder, has_image, innermost
+from kitae.modules.joint import (
+    DictEncoder,
+    PreprocessedEncoder,
+    TupleEncoder,
+    has_image,
+    innermost,
+)
 from kitae.modules.masks import ACTION_MASK
 from kitae.modules.observations import observation_spec
 from kitae.modules.vectors import DiscreteEncoder, MultiDiscreteEncoder, VectorEncoder
@@ -26,6 +32,7 @@ __all__ = [
     "MultiDiscreteEncoder",
     "NatureCNN",
     "PreprocessedEncoder",
+    "TupleEncoder",
     "VectorEncoder",
     "encoder_factory",
     "split_encoder",
@@ -53,17 +60,19 @@ def encoder_factory(
 
     A Dict gets a `DictEncoder`: each part but "action_mask" (see
     `kitae.modules.masks`) is encoded by its kind without dense layers, an image by its
-    convolutions, and the dense layers are those of the joint features.
+    convolutions, and the dense layers are those of the joint features. A Tuple gets a
+    `TupleEncoder`, which does the same.
 
     Args:
         observation_space: Gymnasium space of one observation: a Box, Discrete,
-            MultiDiscrete or MultiBinary, or a Dict of them, nested as it may be.
+            MultiDiscrete or MultiBinary, or a Dict or a Tuple of them, nested as it
+            may be.
         hidden_sizes: Units of each dense layer, those after the convolutions for an
             image; `()` for none. None: (64, 64); where there is an image, what the
             image encoder has, (512,) for `NatureCNN`.
         preprocess_fn: Function applied first, inside the network, to observations
-            `[batch, *shape]` of the space's dtype, or to a dict of such arrays. It
-            returns one array `[batch, ...]`.
+            `[batch, *shape]` of the space's dtype, or to a dict or a tuple of such
+            arrays. It returns one array `[batch, ...]`.
         channel_first: Layout of images, see `ImageEncoder`.
         layer_norm: Normalise each layer before its activation; of the layers of an
             image encoder, those that it says.
@@ -78,7 +87,8 @@ def encoder_factory(
         TypeError: If the space is of another kind, or an argument has another type.
         ValueError: If an observation has a shape that no encoder takes, if the layout
             of an image cannot be told, if `channel_first` is given without an image,
-            if `preprocess_fn` does not keep the batch axis, or if a Dict has no part.
+            if `preprocess_fn` does not keep the batch axis, or if a Dict or a Tuple
+            has no part.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -171,18 +181,21 @@ def _check_space(space: Any, name: str = "observation_space") -> None:
     if isinstance(space, spaces.Dict):
         for part, part_space in space.spaces.items():
             _check_space(part_space, f"{name}[{part!r}]")
+    elif isinstance(space, spaces.Tuple):
+        for i, part_space in enumerate(space.spaces):
+            _check_space(part_space, f"{name}[{i}]")
     elif not isinstance(space, _ONE_ARRAY):
         raise TypeError(
-            f"{name} must be a Box, a Discrete, a MultiDiscrete, a MultiBinary or a "
-            f"Dict, got {space!r}"
+            f"{name} must be a Box, a Discrete, a MultiDiscrete, a MultiBinary, a Dict "
+            f"or a Tuple, got {space!r}"
         )
 
 
 def _space_encoder(
     space: spaces.Space, hidden_sizes: tuple[int, ...] | None, options: _Options
 ) -> nn.Module:
-    if isinstance(space, spaces.Dict):
-        return _dict_encoder(space, hidden_sizes, options)
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return _joint_encoder(space, hidden_sizes, options)
     shape = tuple(space.shape or ())
     if isinstance(space, spaces.Box):
         dtype = jax.dtypes.canonicalize_dtype(space.dtype)
@@ -200,12 +213,15 @@ def _space_encoder(
     return VectorEncoder(shape, dense, layer_norm=norm)
 
 
-def _dict_encoder(
-    space: spaces.Dict, hidden_sizes: tuple[int, ...] | None, options: _Options
+def _joint_encoder(
+    space: spaces.Dict | spaces.Tuple,
+    hidden_sizes: tuple[int, ...] | None,
+    options: _Options,
 ) -> nn.Module:
+    is_dict = isinstance(space, spaces.Dict)
     parts = {
         name: _space_encoder(part, (), options)
-        for name, part in space.spaces.items()
+        for name, part in (space.items() if is_dict else enumerate(space))
         if name != ACTION_MASK
     }
     if not parts:
@@ -215,7 +231,9 @@ def _dict_encoder(
         dense = options.image_encoder().hidden_sizes
     elif dense is None:
         dense = VECTOR_HIDDEN_SIZES
-    return DictEncoder(parts, dense, options.layer_norm)
+    if is_dict:
+        return DictEncoder(parts, dense, options.layer_norm)
+    return TupleEncoder(tuple(parts.values()), dense, options.layer_norm)
 
 
 def _array_encoder(

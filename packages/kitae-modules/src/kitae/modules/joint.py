@@ -1,4 +1,4 @@
-"""Encoders made of others: behind a function, and of the parts of a dict."""
+"""Encoders made of others: behind a function, and of the parts of a dict or tuple."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ class PreprocessedEncoder(nn.Module):
     Attributes:
         encoder: The encoder of what `preprocess_fn` returns.
         preprocess_fn: Maps `[batch, *observation_shape]` to `[batch, ...]`.
-        observation_shape: Shape of one observation before `preprocess_fn`; a dict of
-            shapes where observations are a dict.
+        observation_shape: Shape of one observation before `preprocess_fn`; a dict or a
+            tuple of shapes where observations are one.
     """
 
     encoder: nn.Module
@@ -82,6 +82,46 @@ class DictEncoder(nn.Module):
         return MLP(self.hidden_sizes, layer_norm=self.layer_norm)(joint)
 
 
+class TupleEncoder(nn.Module):
+    """Encodes the parts of tuple observations, joins them and applies an MLP.
+
+    Attributes:
+        parts: The encoder of each part. Its features are joined in this order.
+        hidden_sizes: Units of each dense layer on the joint features.
+        layer_norm: Normalise each of these layers before its activation.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from kitae.modules import DiscreteEncoder, VectorEncoder
+        >>> room, place = DiscreteEncoder(3, hidden_sizes=()), VectorEncoder((2,), ())
+        >>> encoder = TupleEncoder((room, place), hidden_sizes=())
+        >>> encoder.apply({}, (jnp.int32(1), jnp.array([0.5, 0.25]))).tolist()
+        [0.0, 1.0, 0.0, 0.5, 0.25]
+    """
+
+    parts: Sequence[nn.Module]
+    hidden_sizes: Sequence[int] = VECTOR_HIDDEN_SIZES
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, observations: tuple[Any, ...]) -> jax.Array:
+        """Maps a tuple of `[..., *shape of the part]` to float32 `[..., features]`.
+
+        Raises:
+            TypeError: If observations are not a tuple.
+            ValueError: If there are more or fewer parts than encoders, or if their
+                leading axes differ.
+        """
+        _check_length("observations", observations, len(self.parts))
+        features = [
+            part(observation)
+            for part, observation in zip(self.parts, observations, strict=True)
+        ]
+        _same_lead("observations", {i: f.shape[:-1] for i, f in enumerate(features)})
+        joint = jnp.concatenate(features, axis=-1)
+        return MLP(self.hidden_sizes, layer_norm=self.layer_norm)(joint)
+
+
 def innermost(encoder: nn.Module) -> nn.Module:
     """Returns the encoder itself, or the one behind its `preprocess_fn`."""
     return encoder.encoder if isinstance(encoder, PreprocessedEncoder) else encoder
@@ -91,23 +131,31 @@ def has_image(encoder: nn.Module) -> bool:
     """Tells whether an encoder, or a part of it, is one of images."""
     encoder = innermost(encoder)
     if isinstance(encoder, DictEncoder):
-        return any(has_image(part) for part in encoder.parts.values())
+        return any(map(has_image, encoder.parts.values()))
+    if isinstance(encoder, TupleEncoder):
+        return any(map(has_image, encoder.parts))
     return isinstance(encoder, ImageEncoder)
 
 
 def _one_batch(name: str, observations: Any, shape: Any) -> tuple[Any, tuple[int, ...]]:
     """Makes one batch axis of the leading axes, in each part; returns these too."""
-    if not isinstance(shape, Mapping):
+    if isinstance(shape, Mapping):
+        _check_names(name, observations, shape)
+        shapes = dict(shape)
+    elif any(not isinstance(size, int) for size in shape):
+        _check_length(name, observations, len(shape))
+        shapes = dict(enumerate(shape))
+    else:
         observations = jnp.asarray(observations)
         lead = leading_axes(name, observations.shape, tuple(shape))
         return observations.reshape(math.prod(lead), *shape), lead
-    _check_names(name, observations, shape)
     batches, leads = {}, {}
-    for part, part_shape in shape.items():
+    for part, part_shape in shapes.items():
         batches[part], leads[part] = _one_batch(
             f"{name}[{part!r}]", observations[part], part_shape
         )
-    return batches, _same_lead(name, leads)
+    lead = _same_lead(name, leads)
+    return batches if isinstance(shape, Mapping) else tuple(batches.values()), lead
 
 
 def _check_names(name: str, observations: Any, expected: Mapping[str, Any]) -> None:
@@ -124,7 +172,17 @@ def _check_names(name: str, observations: Any, expected: Mapping[str, Any]) -> N
         )
 
 
-def _same_lead(name: str, leads: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _check_length(name: str, observations: Any, n_parts: int) -> None:
+    if not isinstance(observations, tuple):
+        raise TypeError(
+            f"{name} must be a tuple of {n_parts} parts, got a "
+            f"{type(observations).__qualname__}"
+        )
+    if len(observations) != n_parts:
+        raise ValueError(f"{name} must have {n_parts} parts, got {len(observations)}")
+
+
+def _same_lead(name: str, leads: Mapping[Any, tuple[int, ...]]) -> tuple[int, ...]:
     lead, *others = leads.values()
     if any(other != lead for other in others):
         raise ValueError(

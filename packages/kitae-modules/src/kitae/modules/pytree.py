@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
 import jax
@@ -166,7 +166,7 @@ class TrainState(train_state.TrainState):
 
         Args:
             apply_fn: The network, called as `apply_fn(params, inputs)`.
-            params: Parameters, a pytree of arrays.
+            params: Parameters, a pytree of arrays; one array is such a tree too.
             tx: The optimizer; its state is initialised for `params`.
             target_params: Parameters of the target network, with the structure,
                 shapes and dtypes of `params`; `params` itself for equal networks at
@@ -183,15 +183,40 @@ class TrainState(train_state.TrainState):
             _check_same_arrays(params, target_params)
             # A leaf shared with `params` would be one buffer donated twice.
             target_params = _copied(target_params)
-        state = super().create(
-            apply_fn=apply_fn,
-            params=params,
-            tx=tx,
-            target_params=target_params,
+        fields = {
+            "apply_fn": apply_fn,
+            "params": params,
+            "tx": tx,
+            "target_params": target_params,
             **kwargs,
-        )
+        }
+        if isinstance(params, Mapping):
+            state = super().create(**fields)
+        else:
+            state = cls(step=0, opt_state=tx.init(params), **fields)
         # Flax's step is a Python int at first and an array after the first update.
         return state.replace(step=jnp.zeros((), jnp.int32))
+
+    def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Self:
+        """Takes one step of the optimizer.
+
+        Args:
+            grads: Gradients, with the structure, shapes and dtypes of `params`.
+            **kwargs: Other fields to replace.
+
+        Returns:
+            A new state, with `step` one higher.
+        """
+        if isinstance(self.params, Mapping):
+            return super().apply_gradients(grads=grads, **kwargs)
+        # Flax looks for a key in the gradients, which may be one array.
+        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+        return self.replace(
+            step=self.step + 1,
+            params=optax.apply_updates(self.params, updates),
+            opt_state=opt_state,
+            **kwargs,
+        )
 
     def update_target(self, *, period: int = 1, step_size: float = 1.0) -> Self:
         """Moves the target parameters towards the parameters.

@@ -88,7 +88,7 @@ class Training(Generic[P]):
         train: How long, and what is written.
         env_id: An environment, as the registry of `backend` knows it; with
             `module:` in front, which is then imported. No file may name a module.
-        n_envs: Parallel environments, at least 1.
+        n_envs: Parallel environments, from 1 to 2**20.
         backend: Whose environment it is; `gymnax` and `jumanji` need extras of
             kitae-core.
         vectorization_mode: How Gymnasium's environments are stepped: in their own
@@ -118,8 +118,8 @@ class Training(Generic[P]):
     capture_video: bool = False
 
     def __post_init__(self) -> None:
-        cfg.check_int("n_envs", self.n_envs, 1)
-        cfg.check_int("n_eval_episodes", self.n_eval_episodes, 1)
+        cfg.check_n_envs(self.n_envs)
+        cfg.check_count("n_eval_episodes", self.n_eval_episodes)
         for name in self.env_kwargs:
             if name in NOT_ENV_KWARGS:
                 raise ValueError(
