@@ -53,7 +53,8 @@ def new_run_dir(root: Path, run_name: str, config: AlgoConfig) -> Path:
     for folder in (wanted, *wanted.parents):
         if folder.is_file():
             raise NotADirectoryError(
-                f"the run's directory would be {wanted}, but {folder} is a file"
+                f"the run's directory would be {shown(wanted)}, but {shown(folder)} is "
+                "a file"
             )
     content, run_dir, copy = config_to_json(config), wanted, 1
     while True:

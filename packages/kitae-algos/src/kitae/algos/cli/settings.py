@@ -24,7 +24,7 @@ from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
 from kitae.base.files import read_file
 from kitae.base.output import visible
-from kitae.base.run_dir import CONFIG
+from kitae.base.run_dir import CONFIG, shown
 from kitae.config.serial import MAX_JSON_BYTES, check_depth, config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value, short
 from kitae.envs.make import make_vec_env
@@ -436,7 +436,7 @@ def check_run(run_dir: Path) -> None:
     if run_dir.is_dir():
         what = f"a folder without {CONFIG}"
     if not (run_dir / CONFIG).is_file():
-        raise FileNotFoundError(f"there is no run in {run_dir}: it is {what}")
+        raise FileNotFoundError(f"there is no run in {shown(run_dir)}: it is {what}")
 
 
 def settings_of(
