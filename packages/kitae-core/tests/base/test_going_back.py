@@ -102,7 +102,7 @@ def killed_before(monkeypatch, name, n):
         ("remove_any", 3, [20, 40]),  # before the first file of the next checkpoint
     ],
 )
-def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(
+def test_a_kill_at_any_moment_leaves_a_run_that_continues(
     world, env, monkeypatch, name, n, left
 ):
     agent = make(world, env)
