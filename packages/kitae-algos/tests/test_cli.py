@@ -96,7 +96,7 @@ def test_a_file_is_overridden_by_flags_and_says_only_what_it_says(tmp_path):
         ("[algo]\ngamma = 2.0\n", "algo.gamma must be a finite number in [0.0, 1.0]"),
         ("[algo]\ngamma = '1'\n", "algo.gamma must be a number, got '1'"),
         ("n_env = 2\n", "n_env is no field of Training: did you mean n_envs"),
-        ("[algo\n", "is no TOML file"),
+        ("[algo\n", "is not a TOML file of settings"),
         ('agent = "c51"\n', "has the settings of another agent than 'dqn'"),
     ],
 )
