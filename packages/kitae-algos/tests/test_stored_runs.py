@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kitae.algos import DQN
-from kitae.base import checkpoint
+from kitae.base import manifest
 from kitae.envs import make_vec_env
 
 RUNS = sorted((Path(__file__).parent / "stored_runs").iterdir())
@@ -40,4 +40,4 @@ def test_a_stored_run_is_read_and_goes_on(stored, tmp_path):
 
 
 def test_this_versions_format_is_stored():
-    assert f"format-{checkpoint.FORMAT}" in [path.name for path in RUNS]
+    assert f"format-{manifest.FORMAT}" in [path.name for path in RUNS]

@@ -108,3 +108,17 @@ def test_the_one_before_is_offered_only_if_it_is_whole():
     damage(300, "manifest.json")
     with pytest.raises(ValueError, match=r"300.* the checkpoint before it is step=100"):
         checkpoint.read(RUN)
+
+
+def test_a_checkpoint_of_step_0_can_be_the_best():
+    write(0, score=5.0)
+    write(100, score=1.0)
+    assert saving.chosen(RUN, "best").step == 0
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written():
+    RUN.mkdir()
+    with pytest.raises(ValueError, match="manifest is too large: it has 100,00"):
+        checkpoint.write(RUN, 100, {"state": STATE}, {"note": [[]] * 100_000})
+    assert checkpoint.steps(RUN) == []
+    assert list((RUN / "checkpoints").iterdir()) == []

@@ -1,4 +1,4 @@
-"""CSV files that a resumed run goes on writing, on a full disk and with bad rows."""
+"""CSV files that a resumed run continues, on a full disk and with bad rows."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def test_a_table_on_a_full_disk_keeps_whole_rows_only(monkeypatch):
     assert Path("metrics.csv").read_bytes() == b"env_step\r\n1\r\n2\r\n"
 
 
-def test_rows_stay_until_a_table_goes_on():
+def test_rows_stay_until_a_table_is_continued():
     Path("metrics.csv").write_text("env_step\r\n10\r\n20\r\n")
     kept = rows_until(Path("metrics.csv"), 10)
     Table(Path("metrics.csv"), ["env_step"], kept).close()

@@ -77,7 +77,7 @@ def write(
 
     Raises:
         OSError: It could not be written; what was there before still is.
-        ValueError: `checkpoints` is a link.
+        ValueError: `checkpoints` is a link, or the manifest would be too large.
     """
     folder = check_folder(run_dir / "checkpoints")
     final, temporary = folder / str(step), folder / f".{step}.tmp"
@@ -110,6 +110,9 @@ def write(
             f"{error.strerror or error}",
             str(final),
         ) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     # What it replaces, and the branch that the run left for this one.
     for _, left in [*_found(run_dir, "old"), *_found(run_dir, "retired")]:
         shutil.rmtree(left, ignore_errors=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kitae.config import check_int, check_number
-from kitae.config.serial import strict_json
+from kitae.config.serial import check_size, strict_json
 from kitae.config.typed import short
 
 FORMAT = 1
@@ -25,9 +25,18 @@ _DTYPE = re.compile(r"bool|(u?int|b?float|complex)\d+(_?[a-z0-9]+)*")
 
 
 def sealed(body: dict[str, Any]) -> bytes:
-    """Writes a manifest, its own SHA-256 last."""
+    """Writes a manifest, its own SHA-256 last.
+
+    Raises:
+        ValueError: It would be too large to be read.
+    """
     digest = hashlib.sha256(_written(body)).hexdigest()
-    return _written({**body, "sha256": digest})
+    content = _written({**body, "sha256": digest})
+    try:
+        check_size(content)
+    except ValueError as error:
+        raise ValueError(f"the checkpoint's manifest is too large: {error}") from None
+    return content
 
 
 def opened(content: bytes) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def locked(run_dir: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
             getattr(error, "errno", None),
-            f"the run's lock cannot be had: {reason}. Keep runs/ on a file system with "
-            "locks that can be written, such as a local disk",
+            f"the run could not be locked: {reason}. Keep runs/ on a file system that "
+            "has locks and can be written, such as a local disk",
             str(path),
         ) from error
     try:
@@ -139,7 +139,7 @@ def is_locked(run_dir: Path) -> bool:
 
 
 def _may_lock(path: Path) -> bool:
-    """Whether there is nothing that a lock would be opened through, or open by harm."""
+    """Whether a regular file is there, or nothing yet."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:

@@ -279,15 +279,10 @@ def rotate(run_dir: Path, written: int, keep_last: int, keep_best: bool) -> None
         keep_last: How many of the newest are kept, at least 1.
         keep_best: Whether the best one is kept too.
     """
-    known = checkpoint.steps(run_dir)
-    scores = {
-        step: saved.facts["score"]
-        for step in known
-        if (saved := checkpoint.read_whole(run_dir, step)) is not None
-    }
+    scores = whole_scores(run_dir)
     last = list(scores)[-keep_last:]
     kept = {written, *last, best_step(scores) if keep_best else written}
-    for step in known:
+    for step in checkpoint.steps(run_dir):
         if step not in kept and (step in scores or step < min(last, default=0)):
             checkpoint.remove(run_dir, step)
 
@@ -311,12 +306,13 @@ def go_back(agent: "BaseAgent", run_dir: Path) -> None:
     if jax.process_count() == 1 and not checkpoint.read_whole(run_dir, agent.step):
         arrays = host_parts(parts_of(agent), copy=False)
         checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
+    named = ", ".join(map(str, later))
     warnings.warn(
-        f"{shown(run_dir)} goes back to environment step {agent.step}: its later "
-        f"checkpoints, of the steps {', '.join(map(str, later))}, and rows of its "
-        "tables are left. The checkpoints are set aside at the first step, as "
-        f"{shown(run_dir / 'checkpoints')}/.<step>.retired, and removed when the next "
-        "checkpoint is complete",
+        f"{shown(run_dir)} goes back to environment step {agent.step}: from the first step "
+        f"on, its later checkpoints, of the steps {named}, and its "
+        "later rows are not part of the run any more. The checkpoints are kept as "
+        f"{shown(run_dir / 'checkpoints')}/.<step>.retired until the next checkpoint is "
+        "complete, and then removed",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -330,16 +326,26 @@ def chosen(run_dir: Path, step: int | str) -> checkpoint.Saved:
         ValueError: It is damaged, or `step` is none of these.
     """
     if step == "best":
-        scores = {
-            one: saved.facts["score"]
-            for one in checkpoint.steps(run_dir)
-            if (saved := checkpoint.read_whole(run_dir, one)) is not None
-        }
-        step = best_step(scores) or "last"
+        best = best_step(whole_scores(run_dir))
+        step = "last" if best is None else best
     if step == "last":
         return checkpoint.read(run_dir)
     check_int("step", step, 0)
     return checkpoint.read(run_dir, int(step))
+
+
+def whole_scores(run_dir: Path) -> dict[int, float | None]:
+    """Returns the mean training return that each whole checkpoint was saved with.
+
+    Returns:
+        By the step, ascending; None where no episode had ended. One that is damaged is
+        left out.
+    """
+    return {
+        step: saved.facts["score"]
+        for step in checkpoint.steps(run_dir)
+        if (saved := checkpoint.read_whole(run_dir, step)) is not None
+    }
 
 
 def best_step(scores: dict[int, float | None]) -> int | None:

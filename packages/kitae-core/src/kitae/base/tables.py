@@ -1,4 +1,4 @@
-"""CSV files that a resumed run goes on writing."""
+"""CSV files that a resumed run continues."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ LARGEST = 1e100
 
 
 class Table:
-    """A CSV file that a resumed run goes on writing.
+    """A CSV file that a resumed run continues.
 
     A file that is there stays as it is until `begin`: a training that is refused before
     its first step drops no rows.

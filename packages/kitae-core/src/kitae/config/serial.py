@@ -50,7 +50,7 @@ def config_to_json(config: AlgoConfig) -> str:
     """
     text = json.dumps(plain(config), indent=2, allow_nan=False) + "\n"
     try:
-        _check_size(text, MAX_JSON_BYTES)
+        check_size(text)
     except ValueError as error:
         raise ValueError(
             f"the config could not be read again: {error}. Bounds of a space that are "
@@ -108,7 +108,7 @@ def strict_json(text: str | bytes, max_bytes: int = MAX_JSON_BYTES) -> Any:
         ValueError: not strict JSON: the key 'seed' is there twice
     """
     try:
-        _check_size(text, max_bytes)
+        check_size(text, max_bytes)
         value = json.loads(
             text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_unique,
@@ -145,7 +145,12 @@ def _parts(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _check_size(text: str | bytes, max_bytes: int) -> None:
+def check_size(text: str | bytes, max_bytes: int = MAX_JSON_BYTES) -> None:
+    """Refuses JSON that is too long, or has too many values, to be read.
+
+    Raises:
+        ValueError: It is; both numbers are named.
+    """
     content = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
     if len(content) > max_bytes:
         raise ValueError(
