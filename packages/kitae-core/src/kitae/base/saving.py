@@ -307,12 +307,12 @@ def go_back(agent: "BaseAgent", run_dir: Path) -> None:
         arrays = host_parts(parts_of(agent), copy=False)
         checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
     named = ", ".join(map(str, later))
+    kept = shown(run_dir / "checkpoints" / ".<step>.retired")
     warnings.warn(
-        f"{shown(run_dir)} goes back to environment step {agent.step}: from the first step "
-        f"on, its later checkpoints, of the steps {named}, and its "
-        "later rows are not part of the run any more. The checkpoints are kept as "
-        f"{shown(run_dir / 'checkpoints')}/.<step>.retired until the next checkpoint is "
-        "complete, and then removed",
+        f"{shown(run_dir)} goes back to environment step {agent.step}: once a step is "
+        f"taken, its later checkpoints (of the steps {named}) and later rows are not "
+        f"part of the run any more. These checkpoints are kept as {kept} until the "
+        "next checkpoint is complete, and then removed",
         RuntimeWarning,
         stacklevel=2,
     )
