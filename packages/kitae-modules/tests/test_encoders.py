@@ -46,7 +46,7 @@ def test_layouts(shape, said, expected):
 @pytest.mark.parametrize(
     "shape, said, match",
     [
-        ((84, 84, 84), None, "ambiguous: say channel_first"),
+        ((84, 84, 84), None, "ambiguous: .*or make the network with channel_first"),
         ((40, 84, 84), None, "ambiguous"),
         ((10, 10, 4), None, "below 36 pixels"),
         ((4, 84, 3), None, "below 36 pixels"),

@@ -132,7 +132,7 @@ class BaseAgent(IAgent):
     def __copy__(self) -> Self:
         """Returns an agent that shares all that this one holds."""
         copied = object.__new__(type(self))
-        copied.__dict__.update(self.__dict__)
+        vars(copied).update(vars(self))
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:

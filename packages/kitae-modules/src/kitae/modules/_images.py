@@ -7,9 +7,8 @@ MIN_IMAGE_SIDE = 36
 
 # An agent takes a preprocess_fn; channel_first is for who makes the network.
 _SAY = (
-    "resize it to [height, width, channels] with sides of at least 36 pixels, or "
-    "flatten it, in preprocess_fn; or make the network with channel_first=True for "
-    "[channels, height, width], False for [height, width, channels]"
+    "make the network with channel_first=True for [channels, height, width], False "
+    "for [height, width, channels]"
 )
 
 
@@ -47,13 +46,17 @@ def is_channel_first(
     fitting = [layout for layout, side in layouts.items() if side >= smallest]
     if len(fitting) == 2:
         raise ValueError(
-            f"The layout of an image of shape {shape} is ambiguous: {_SAY}"
+            f"The layout of an image of shape {shape} is ambiguous: give it another "
+            f"shape, or flatten it, in preprocess_fn; or {_SAY}"
         )
     if fitting:
         return fitting[0]
     small = f"An image of shape {shape} has a side below {smallest} pixels"
     if smallest > min_side:
-        raise ValueError(f"{small}, and its layout cannot be told from that: {_SAY}")
+        raise ValueError(
+            f"{small}, and its layout cannot be told from that: resize it to sides of "
+            f"at least {smallest} pixels, or flatten it, in preprocess_fn; or {_SAY}"
+        )
     raise ValueError(
         f"{small} with channel_first={channel_first}, too small for the encoder: "
         "resize it, or flatten it in preprocess_fn to use dense layers"

@@ -219,7 +219,7 @@ def _joint_encoder(
     options: _Options,
 ) -> nn.Module:
     is_dict = isinstance(space, spaces.Dict)
-    parts = {
+    parts: dict[Any, nn.Module] = {
         name: _space_encoder(part, (), options)
         for name, part in (space.items() if is_dict else enumerate(space))
         if name != ACTION_MASK
