@@ -67,7 +67,7 @@ def train(world, env):
         (MultiDiscrete([2, 5]), lambda count: jnp.stack([count % 2, count])),
         (MultiBinary(1), lambda count: count[None] // 5 * 2),
     ],
-    ids=repr,
+    ids=["discrete", "start", "multi-discrete", "multi-binary"],
 )
 def test_an_index_outside_its_space_is_refused_by_name(world, space, seen):
     # Each is outside when the count is 5: at the fifth step of three environments.
