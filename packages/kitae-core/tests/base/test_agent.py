@@ -89,7 +89,7 @@ def relu(x):
         (int, 0.5, "must be an int, got 0.5"),
         ("Unknown", 1, "name 'Unknown' is not defined"),
     ],
-    ids=str,
+    ids=["callable", "any", "dict", "type", "array", "int", "unknown"],
 )
 def test_parameters_that_cannot_be_read_back_are_refused(
     world, annotation, value, message
