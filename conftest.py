@@ -1,6 +1,7 @@
 """What every test of this repository runs with."""
 
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,3 +32,13 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+# In a shell's background, or under nohup, these are ignored, also by the processes that
+# tests start: and what is ignored stays ignored.
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        is_ctrl_c = name == "SIGINT"
+        signal.signal(
+            number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL
+        )

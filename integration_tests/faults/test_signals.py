@@ -1,5 +1,6 @@
 """Real signals to real processes and process groups, while workers step."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TRAINING = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 
 import gymnasium as gym
@@ -27,7 +28,7 @@ class Slow(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.t = 0
-        Path(f"worker-{{__import__('os').getpid()}}").touch()
+        Path(f"worker-{{os.getpid()}}").touch()
         return np.zeros(1, np.float32), {{}}
 
     def step(self, action):
@@ -59,23 +60,34 @@ if __name__ == "__main__":
 """
 
 
-def start(*command, slower=1, **kwargs):
+@pytest.fixture
+def start():
     """Starts a training in a new process group, and waits until it learns."""
-    Path("training.py").write_text(TRAINING.format(slower=slower))
-    process = subprocess.Popen(
-        [*command, sys.executable, "training.py"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **kwargs,
-    )
-    until = time.monotonic() + 60
-    while not Path("begun").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return process
+    started = []
+
+    def start(*command, slower=1):
+        Path("training.py").write_text(TRAINING.format(slower=slower))
+        process = subprocess.Popen(
+            [*command, sys.executable, "training.py"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        until = time.monotonic() + 120
+        while not Path("begun").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
 
 
 def ended(process, timeout=30):
@@ -107,7 +119,7 @@ def assert_gone(pids, timeout=10):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_the_group_saves(number):
+def test_a_signal_to_the_group_saves(start, number):
     """As `timeout`, systemd and Slurm send it, or a terminal that is closed."""
     process = start()
     time.sleep(0.3)
@@ -120,7 +132,7 @@ def test_a_signal_to_the_group_saves(number):
     assert_gone(workers())
 
 
-def test_timeout_ends_a_training_that_saves():
+def test_timeout_ends_a_training_that_saves(start):
     """It sends SIGTERM twice: to its child, and to the group that both are in."""
     process = start("timeout", "--preserve-status", "600")
     os.kill(process.pid, signal.SIGTERM)  # which it passes on as when the time is over
@@ -130,7 +142,7 @@ def test_timeout_ends_a_training_that_saves():
     assert_gone(workers())
 
 
-def test_nohup_lets_a_training_continue():
+def test_nohup_lets_a_training_continue(start):
     process = start("nohup")
     os.killpg(process.pid, signal.SIGHUP)
     time.sleep(1)
@@ -142,7 +154,7 @@ def test_nohup_lets_a_training_continue():
     assert_gone(workers())
 
 
-def test_workers_end_with_a_trainer_that_is_killed_while_they_step():
+def test_workers_end_with_a_trainer_that_is_killed_while_they_step(start):
     process = start(slower=300_000)  # ten minutes in one step
     time.sleep(2)
     pids = workers()
@@ -150,7 +162,6 @@ def test_workers_end_with_a_trainer_that_is_killed_while_they_step():
     assert all(map(is_running, pids))
     process.kill()
     process.wait()
-    process.stderr.close()
     assert_gone(pids)
 
 

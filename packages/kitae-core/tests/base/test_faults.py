@@ -71,7 +71,7 @@ def test_a_checkpoint_that_is_damaged_offers_the_one_before_it(world):
         again = world.make_agent(env, save_frequency=20)
         with pytest.raises(ValueError, match=rf"{name} is damaged.*step=40"):
             again.resume(env, 100)
-    with pytest.warns(RuntimeWarning, match="of the steps 60, and its later rows"):
+    with pytest.warns(RuntimeWarning, match=r"of the steps 60\) and later rows"):
         again.resume(env, 100, step=40)
     assert again.step == 100
 

@@ -147,7 +147,7 @@ def test_rows_written_after_the_checkpoint_are_written_once(world):
     agent = world.make_agent(env, n_env_steps=200, save_frequency=40, log_frequency=20)
     agent.train(env, 100)
     other = world.make_agent(env, n_env_steps=200, save_frequency=40, log_frequency=20)
-    with pytest.warns(RuntimeWarning, match="of the steps 80, 100, and its later rows"):
+    with pytest.warns(RuntimeWarning, match=r"of the steps 80, 100\) and later rows"):
         other.resume(env, 120, step=40)
     steps = [int(row["env_step"]) for row in rows_of(Path("runs/run/metrics.csv"))]
     assert steps == [20, 40, 60, 80, 100, 120]

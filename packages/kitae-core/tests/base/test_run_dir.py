@@ -32,5 +32,5 @@ def test_a_config_that_cannot_be_written_leaves_no_empty_one(world, monkeypatch)
     config = world.make_config(world.count_envs())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"config\.json could not be written"):
-        run_dir.new_run_dir("run", config)
+        run_dir.new_run_dir(run_dir.runs_root(), "run", config)
     assert list(Path("runs/run").iterdir()) == []

@@ -26,7 +26,7 @@ def test_a_run_that_was_trained_is_told_as_it_was(world):
     agent, history = trained(world, seed=7, log_frequency=20)
     before = datetime.now(UTC)
     run = read_run(agent.run_dir)
-    assert (run.run_dir, run.name) == (Path("runs/run"), "run")
+    assert (run.run_dir, run.name) == (Path("runs/run").absolute(), "run")
     assert (run.algorithm, run.task, run.seed) == ("TableAgent", "Count", 7)
     assert (run.env_steps, run.wanted_steps) == (60, 60)
     assert run.episodes == len(history.episode_return)
