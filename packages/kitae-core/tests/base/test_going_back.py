@@ -161,7 +161,7 @@ def test_an_agent_that_takes_over_another_runs_checkpoint_begins_a_branch(world,
     agent.restore("runs/other", 20)
     for step in (20, 40):
         shutil.rmtree(RUN / f"checkpoints/{step}")
-    with pytest.warns(RuntimeWarning, match=r"step 20: .* of the steps 60, 80\) and"):
+    with pytest.warns(RuntimeWarning, match=r"step 20: .*of the steps 60, 80\) and"):
         agent.train(env, 10)
     # Its own directory had none to go on from: it wrote one first.
     assert checkpoint.steps(RUN) == [20, 30]
