@@ -17,6 +17,12 @@ os.environ.setdefault(
     ),
 )
 
+# A process that a test starts would compile JAX's and our modules again: two seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault(
+    "PYTHONPYCACHEPREFIX", str(Path(__file__).parent / ".pytest_cache" / "pyc")
+)
+
 import jax
 
 # Most of a small test's time is XLA compiling what another test, or the last run of
