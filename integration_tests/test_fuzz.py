@@ -1,6 +1,7 @@
 """Files of a run that are damaged at random or by intent: only Kitae's own errors.
 
-Of each kind 300 cases are tried; `hatch run fuzz` tries 2,000.
+Of each kind 300 cases are tried; `hatch run fuzz` tries 2,000. A process of its own
+tries them, since in one that has run other tests memory moves for other reasons.
 """
 
 import copy
@@ -22,6 +23,8 @@ from kitae.base import checkpoint, saving
 from kitae.config.run_name import checked_run_name
 from kitae.config.serial import config_from_json
 from kitae.runs import read_run
+
+pytestmark = pytest.mark.fuzz
 
 ALLOWED_BYTES = 100_000_000
 RUN = Path("runs/run")
