@@ -1,12 +1,15 @@
+import contextlib
 import re
 import runpy
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-# As `hatch run fuzz` asks for it.
-settings.register_profile("fuzz", max_examples=2_000)
+with contextlib.suppress(ImportError):  # the documentation's tests do without it
+    from hypothesis import settings
+
+    # As `hatch run fuzz` asks for it.
+    settings.register_profile("fuzz", max_examples=2_000)
 
 ROOT = Path(__file__).parent.parent
 
