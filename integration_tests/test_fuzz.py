@@ -48,6 +48,17 @@ def status(name):
     return int(line.split()[1]) * 1024
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _hypothesis_is_ready():
+    """The first time in a clone, Hypothesis reads all sources for their constants."""
+
+    @given(st.text(), st.integers(), st.floats(), st.binary())
+    def draw(text, number, fraction, content):
+        pass
+
+    draw()
+
+
 @pytest.fixture(autouse=True)
 def _within_memory():
     """The peak of a test may be 100 MB above where it began."""
