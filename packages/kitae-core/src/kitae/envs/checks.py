@@ -141,13 +141,8 @@ def checked_step(result: Any, env: str) -> tuple[Any, Any, Any, Any, Any]:
     Raises:
         ValueError: They are not five.
     """
-    if not isinstance(result, tuple) or len(result) != 5:
-        got = f"{len(result)} values" if isinstance(result, tuple) else repr(result)
-        raise ValueError(
-            f"step of {env} must return Gymnasium's five values (observation, reward, "
-            f"terminated, truncated, info), got {got}"
-        )
-    return result
+    names = "five values (observation, reward, terminated, truncated, info)"
+    return _checked_parts(result, 5, f"step of {env}", names)
 
 
 def checked_reset(result: Any, env: str) -> tuple[Any, Any]:
@@ -156,12 +151,14 @@ def checked_reset(result: Any, env: str) -> tuple[Any, Any]:
     Raises:
         ValueError: They are not two.
     """
-    if not isinstance(result, tuple) or len(result) != 2:
+    names = "two values (observation, info)"
+    return _checked_parts(result, 2, f"reset of {env}", names)
+
+
+def _checked_parts(result: Any, n: int, call: str, names: str) -> Any:
+    if not isinstance(result, tuple) or len(result) != n:
         got = f"{len(result)} values" if isinstance(result, tuple) else repr(result)
-        raise ValueError(
-            f"reset of {env} must return Gymnasium's two values (observation, info), "
-            f"got {got}"
-        )
+        raise ValueError(f"{call} must return Gymnasium's {names}, got {got}")
     return result
 
 
