@@ -70,7 +70,9 @@ def test_an_agent_acts_as_before_on_a_tuple():
     agent = agent_for("dqn", space, Discrete(3))
     folder = agent.export("policy")
     policy = jax.export.deserialize((folder / "select_action.bin").read_bytes())
-    observation = batch_space(space, 15).sample()
+    drawn = batch_space(space, 15)
+    drawn.seed(15)
+    observation = drawn.sample()
     given = policy.call(
         load_file(folder / "parameters.safetensors"), KEY_DATA, observation
     )

@@ -89,6 +89,7 @@ def test_the_encoder_of_a_space(space, kind, sizes, filled):
     assert type(encoder_factory(space)) is kind
     assert encoder_factory(space).hidden_sizes == sizes
     encoder = encoder_factory(space, hidden_sizes=[7, 3])
+    space.seed(0)
     batch = np.stack([space.sample() for _ in range(2)])
     params = filled(encoder, batch)
     for observations, lead in ((batch, (2,)), (batch[0], ()), (batch[:, None], (2, 1))):

@@ -40,6 +40,7 @@ SPACE = spaces.Dict(
 
 def stacked(space, *lead):
     n = int(np.prod(lead))
+    space.seed(n)
     samples = [space.sample() for _ in range(n)]
     return jax.tree.map(
         lambda *x: np.stack(x).reshape(*lead, *np.shape(x[0])), *samples
