@@ -11,7 +11,7 @@ import jax
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams, Rainbow, RainbowParams
-from kitae.base.run_dir import runs_root
+from kitae.base.rundir.directory import runs_root
 from kitae.envs.make import make_vec_env
 
 ACTING = {"target_update_period": 5, "hidden_sizes": (16,), "skip_steps": 2}

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from kitae.algos import DQN, DQNParams
 from kitae.algos.cli.settings import defaults, read_settings, settings_toml
-from kitae.base import checkpoint, saving
+from kitae.base.recording import saving
+from kitae.base.rundir import checkpoint
 from kitae.config.run_name import checked_run_name
 from kitae.config.serial import config_from_json
 from kitae.runs import read_run

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kitae.base import bulk
+from kitae.base.xla import bulk
 from kitae.timesteps import compute_lambda_returns
 
 

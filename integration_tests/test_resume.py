@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import resuming
 
-from kitae.base import checkpoint
+from kitae.base.rundir import checkpoint
 
 SCRIPT = Path(resuming.__file__)
 N = resuming.N_ENV_STEPS

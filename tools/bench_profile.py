@@ -23,8 +23,8 @@ import numpy as np
 from bench_host import PROBLEMS, Problem, kitae_agent
 from bench_sides import seconds
 
-from kitae.base.by_loops import Answers
-from kitae.base.host import checked_env
+from kitae.base.training.by_loops import Answers
+from kitae.base.training.host import checked_env
 from kitae.envs.host import HostEnv
 
 MICRO = 1e6

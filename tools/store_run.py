@@ -2,7 +2,7 @@
 
     hatch run python tools/store_run.py packages/kitae-algos/tests/stored_runs/format-1
 
-To be used once for each format of checkpoints (`kitae.base.manifest.FORMAT`).
+To be used once for each format of checkpoints (`kitae.base.rundir.manifest.FORMAT`).
 """
 
 import os

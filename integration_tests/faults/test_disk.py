@@ -10,8 +10,9 @@ import pytest
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams
-from kitae.base import checkpoint, saving
-from kitae.base.tables import Table
+from kitae.base.recording import saving
+from kitae.base.rundir import checkpoint
+from kitae.base.rundir.tables import Table
 from kitae.envs.make import make_vec_env
 from kitae.runs import plot_runs, write_report
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams
-from kitae.base import checkpoint
+from kitae.base.rundir import checkpoint
 from kitae.envs.make import make_vec_env
 
 RUN = Path("runs/run")
 KILLED = """
 import os, signal, warnings
-from kitae.base import checkpoint
+from kitae.base.rundir import checkpoint
 from test_going_back import make
 
 env, agent = make()

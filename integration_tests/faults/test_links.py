@@ -11,9 +11,10 @@ import pytest
 
 from kitae.algos import DQN
 from kitae.algos.cli.settings import read_settings, settings_of
-from kitae.base import TensorBoard, WandB, checkpoint
-from kitae.base.run_dir import is_locked, locked
-from kitae.base.system import write_system
+from kitae.base import TensorBoard, WandB
+from kitae.base.rundir import checkpoint
+from kitae.base.rundir.directory import is_locked, locked
+from kitae.base.rundir.system import write_system
 from kitae.runs import find_runs, plot_runs, read_evaluations, read_run, write_report
 
 RUN = Path("runs/run")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kitae.algos import DQN
-from kitae.base import manifest
+from kitae.base.rundir import manifest
 from kitae.envs import make_vec_env
 
 RUNS = sorted((Path(__file__).parent / "stored_runs").iterdir())

@@ -28,6 +28,7 @@ def test_public_names():
         "IBuffer",
         "OffPolicyAgent",
         "OnPolicyAgent",
+        "SeedRun",
         "StopTraining",
         "TensorBoard",
         "Tracker",

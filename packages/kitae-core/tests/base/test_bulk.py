@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import bulk
+from kitae.base.xla import bulk
 
 
 def body(scale, carry, number):

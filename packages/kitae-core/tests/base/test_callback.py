@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kitae.base.callback import callback
+from kitae.base.xla.callback import callback
 
 INT = jax.ShapeDtypeStruct((), jnp.int32)
 

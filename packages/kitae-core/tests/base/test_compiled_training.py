@@ -12,9 +12,10 @@ import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
 
-from kitae.base import OnPolicyAgent, checkpoint
-from kitae.base.host import train_on_host
-from kitae.base.seeds import batch_of_seeds
+from kitae.base import OnPolicyAgent
+from kitae.base.rundir import checkpoint
+from kitae.base.training.host import train_on_host
+from kitae.base.training.seeds import batch_of_seeds
 from kitae.envs.functional import JaxVectorEnv
 
 

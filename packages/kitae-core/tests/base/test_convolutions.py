@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import bulk, convolutions
-from kitae.base.drawn import Drawn
+from kitae.base.xla import bulk, convolutions
+from kitae.base.xla.drawn import Drawn
 
 FAST = {"b01f_01io->b01f", "b0f_0io->b0f"}
 SHAPES = {  # of values, of the kernel, and how they are convolved

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import drawn
-from kitae.base.drawn import Drawn
+from kitae.base.xla import drawn
+from kitae.base.xla.drawn import Drawn
 
 LAST = 2**32 - 1
 

@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from kitae.base import checkpoint, manifest, memory, run_dir, saving
-from kitae.base.run_dir import is_locked, locked
+from kitae.base.common import memory
+from kitae.base.recording import saving
+from kitae.base.rundir import checkpoint, manifest
+from kitae.base.rundir import directory as run_dir
+from kitae.base.rundir.directory import is_locked, locked
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kitae.base import files
-from kitae.base.files import new_file, open_end, read_file, write_file
+from kitae.base.rundir import files
+from kitae.base.rundir.files import new_file, open_end, read_file, write_file
 
 
 def left():

@@ -8,8 +8,8 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-from kitae.base import checkpoint
-from kitae.base.run_dir import only_begun
+from kitae.base.rundir import checkpoint
+from kitae.base.rundir.directory import only_begun
 from kitae.runs import find_runs
 
 RUN = Path("runs/run")

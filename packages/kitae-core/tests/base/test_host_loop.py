@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import bulk, by_loops, host
-from kitae.base.callback import callback
+from kitae.base.training import by_loops, host
+from kitae.base.xla import bulk
+from kitae.base.xla.callback import callback
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kitae.base import live
-from kitae.base.live import (
+from kitae.base.recording import live
+from kitae.base.recording.live import (
     Lines,
     Notebook,
     Progress,
@@ -164,7 +164,7 @@ def test_a_notebooks_output_is_replaced(world, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     source = (
-        "from kitae.base.live import Progress, open_display\n"
+        "from kitae.base.recording.live import Progress, open_display\n"
         "display = open_display(True)\n"
         "print(type(display).__name__)\n"
         "for step in (1, 2):\n"

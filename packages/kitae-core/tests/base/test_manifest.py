@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitae.base import checkpoint
+from kitae.base.rundir import checkpoint
 
 RUN = Path("run")
 LIKE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.zeros(2, np.uint32)}

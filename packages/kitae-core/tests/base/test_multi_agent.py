@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base import OnPolicyAgent, checkpoint
-from kitae.base.multi_agent import by_name, joined, over_agents
+from kitae.base import OnPolicyAgent
+from kitae.base.algorithm.multi_agent import by_name, joined, over_agents
+from kitae.base.rundir import checkpoint
 from kitae.buffer import Experience, stored_rows
 from kitae.config import off_policy_updates, on_policy_updates
 from kitae.envs import make_vec_env

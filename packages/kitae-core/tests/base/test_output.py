@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from kitae.base.output import Output, guarded, visible
+from kitae.base.rundir.output import Output, guarded, visible
 
 
 @pytest.mark.parametrize(

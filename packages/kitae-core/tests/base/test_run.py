@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitae.base import checkpoint
+from kitae.base.rundir import checkpoint
 from kitae.config.run_name import checked_run_name
 from kitae.envs import make_vec_env
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitae.base import run_dir
+from kitae.base.rundir import directory as run_dir
 
 
 def test_a_file_system_without_locks_is_told(monkeypatch, tmp_path):

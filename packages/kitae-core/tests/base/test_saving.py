@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitae.base import checkpoint, saving
+from kitae.base.recording import saving
+from kitae.base.rundir import checkpoint
 
 RUN = Path("run")
 STATE = {".w": np.arange(100, dtype=np.float32)}

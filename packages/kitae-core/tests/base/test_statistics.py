@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from kitae.base import statistics
-from kitae.base.statistics import EpisodeStatistics
+from kitae.base.recording import statistics
+from kitae.base.recording.statistics import EpisodeStatistics
 from kitae.envs import HostStep
 
 

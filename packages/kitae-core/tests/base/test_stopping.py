@@ -14,8 +14,9 @@ from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv
 
-from kitae.base import StopTraining, checkpoint
-from kitae.base.interrupts import held_back
+from kitae.base import StopTraining
+from kitae.base.common.interrupts import held_back
+from kitae.base.rundir import checkpoint
 from kitae.envs.functional import JaxVectorEnv
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from kitae.base import system
+from kitae.base.rundir import system
 from kitae.envs import make_vec_env
 
 

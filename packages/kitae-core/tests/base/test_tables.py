@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitae.base.tables import Table, rows_until
+from kitae.base.rundir.tables import Table, rows_until
 
 
 def test_a_table_on_a_full_disk_keeps_whole_rows_only(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from kitae.base.statistics import EpisodeStatistics
+from kitae.base.recording.statistics import EpisodeStatistics
 from kitae.envs import HostEnv, make_vec_env
 from kitae.envs.atari import AtariVector, make_atari
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from kitae.base.run_dir import locked
+from kitae.base.rundir.directory import locked
 from kitae.envs import make_vec_env
 from kitae.runs import find_runs, read_config, read_run
 from kitae.runs.listing import algorithm_of, read_system

@@ -87,7 +87,7 @@ def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
     index to the only row there is.
     """
 
-    # By this name a loop that is split in parts knows it: see kitae.base.bulk.KERNEL.
+    # kitae.base.xla knows it by this name, and does not take it apart.
     @jax.jit
     def one_kernel(*args: Any) -> Any:
         return loop(*args)

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from kitae.base import checkpoint
-from kitae.base.files import read_file
-from kitae.base.run_dir import CONFIG, is_locked
-from kitae.base.system import SYSTEM
+from kitae.base.rundir import checkpoint
+from kitae.base.rundir.directory import CONFIG, is_locked
+from kitae.base.rundir.files import read_file
+from kitae.base.rundir.system import SYSTEM
 from kitae.config import check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.serial import MAX_JSON_BYTES, strict_json

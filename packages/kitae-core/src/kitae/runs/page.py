@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from kitae.base.files import check_folder, read_file, write_file
+from kitae.base.rundir.files import check_folder, read_file, write_file
 from kitae.runs.curves import OF_EPISODES, Curve, read_curve, smoothed
 from kitae.runs.evaluations import Evaluation, read_evaluations
 from kitae.runs.figures import (

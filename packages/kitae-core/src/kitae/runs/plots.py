@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kitae.base.files import write_file
+from kitae.base.rundir.files import write_file
 from kitae.config import check_int
 from kitae.runs.curves import Band, Curve, aggregate, group_runs, read_curve, smoothed
 from kitae.runs.figures import (

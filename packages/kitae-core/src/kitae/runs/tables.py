@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kitae.base.tables import LARGEST, whole_lines
+from kitae.base.rundir.tables import LARGEST, whole_lines
 
 METRICS, EPISODES = "metrics.csv", "episodes.csv"
 STEP = "env_step"

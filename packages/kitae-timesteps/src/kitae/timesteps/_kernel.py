@@ -20,7 +20,7 @@ def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             as a scatter or a product of matrices, is an error when it is compiled.
     """
 
-    # By this name a loop that is split in parts knows it: see kitae.base.bulk.KERNEL.
+    # kitae.base.xla knows it by this name, and does not take it apart.
     @jax.jit
     def one_kernel(*args: Any) -> Any:
         return function(*args)

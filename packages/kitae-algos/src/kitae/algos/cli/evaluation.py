@@ -21,8 +21,8 @@ from kitae.algos.cli.settings import (
 )
 from kitae.algos.cli.terminal import say
 from kitae.base import BaseAgent
-from kitae.base.files import check_folder, remove_any, write_file
-from kitae.base.run_dir import shown
+from kitae.base.rundir.directory import shown
+from kitae.base.rundir.files import check_folder, remove_any, write_file
 from kitae.config import check_int
 from kitae.envs.make import as_vector_env, import_moviepy
 from kitae.envs.masks import ActionMask

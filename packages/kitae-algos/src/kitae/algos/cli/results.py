@@ -9,7 +9,7 @@ from rich.table import Table
 
 from kitae.algos.cli.settings import RunDir, check_run
 from kitae.algos.cli.terminal import cell, say, show
-from kitae.base.run_dir import CONFIG
+from kitae.base.rundir.directory import CONFIG
 from kitae.runs import find_runs, plot_runs, write_report
 
 WIDE = 110  # columns of a terminal

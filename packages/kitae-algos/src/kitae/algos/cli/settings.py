@@ -22,9 +22,9 @@ from gymnasium.vector import VectorEnv
 import kitae.config as cfg
 from kitae.algos.presets import AGENTS, preset
 from kitae.base import BaseAgent
-from kitae.base.files import read_file
-from kitae.base.output import visible
-from kitae.base.run_dir import CONFIG, shown
+from kitae.base.rundir.directory import CONFIG, shown
+from kitae.base.rundir.files import read_file
+from kitae.base.rundir.output import visible
 from kitae.config.serial import MAX_JSON_BYTES, check_depth, config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value, short
 from kitae.envs.make import make_vec_env

@@ -25,8 +25,8 @@ from kitae.algos.cli.settings import (
     with_options_of,
 )
 from kitae.algos.cli.terminal import say
-from kitae.base.files import write_file
-from kitae.base.run_dir import runs_root
+from kitae.base.rundir.directory import runs_root
+from kitae.base.rundir.files import write_file
 from kitae.config import check_int
 from kitae.config.run_name import checked_run_name
 from kitae.config.serial import plain

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from kitae.base.output import guarded, visible
+from kitae.base.rundir.output import guarded, visible
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -25,10 +25,11 @@ from kitae.algos.cli.settings import (
     with_options_of,
 )
 from kitae.algos.cli.terminal import say, show
-from kitae.base import BaseAgent, History, Tracker, WandB, checkpoint
-from kitae.base.files import write_file
-from kitae.base.output import visible
-from kitae.base.run_dir import shown
+from kitae.base import BaseAgent, History, Tracker, WandB
+from kitae.base.rundir import checkpoint
+from kitae.base.rundir.directory import shown
+from kitae.base.rundir.files import write_file
+from kitae.base.rundir.output import visible
 from kitae.config import AlgoConfig, check_int
 
 

@@ -1,0 +1,1 @@
+"""What is shown, written and saved of one call of `train`."""

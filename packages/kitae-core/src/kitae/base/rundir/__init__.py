@@ -1,0 +1,1 @@
+"""The files of a run; all of this package that `kitae.runs` imports."""

@@ -1,0 +1,1 @@
+"""The drivers: from a state and environments to the next state."""
