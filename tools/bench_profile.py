@@ -23,8 +23,9 @@ import numpy as np
 from bench_host import PROBLEMS, Problem, kitae_agent
 from bench_sides import seconds
 
-from kitae.base.training.by_loops import Answers
-from kitae.base.training.host import checked_env
+from kitae.base.training.functions import act_arguments
+from kitae.base.training.host_calls import Stepper
+from kitae.base.training.host_environments import host_env
 from kitae.envs.host import HostEnv
 
 MICRO = 1e6
@@ -33,7 +34,7 @@ N_WARM_UP, N_STEPS, N_ALONE = 1_500, 6_000, 2_000
 ALL, ANSWERS = "all", "answering the program's calls"
 ENVS, GYM = "of this, the environments", "of these, Gymnasium's step"
 PARTS: dict[str, tuple[Any, str]] = {
-    ANSWERS: (Answers, "__call__"),
+    ANSWERS: (Stepper, "reply"),
     ENVS: (HostEnv, "step"),
 }
 
@@ -63,19 +64,26 @@ def in_the_loop(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
 
 def alone(problem: Problem, agent: Any, env: Any) -> dict[str, float]:
     """Times each part by itself; medians in µs per vector step."""
-    host_env = checked_env(agent, env)
-    observation = host_env.reset(np.random.SeedSequence(0))
+    envs = host_env(agent.config, env)
+    observation = envs.reset(np.random.SeedSequence(0))
     actions = np.zeros(problem.n_envs, np.int64)
+    functions, training = agent.functions, agent.training_state
+    rows, keys = functions.empty_rows(training), training.keys
+    args = act_arguments(training, observation, None, None)
 
     def act() -> None:
-        np.asarray(agent._acted(observation, None, None, add=False).actions)
+        np.asarray(functions.act(*args).actions)
 
     def update() -> None:
-        agent._take_in(update=True)
-        jax.block_until_ready(agent.state)
+        nonlocal training
+        state, memory, _ = functions.learn(
+            keys.learn, 0, training.state, training.memory, *rows
+        )
+        training = training._replace(state=state, memory=memory)
+        jax.block_until_ready(state)
 
     return {
-        ENVS: median(lambda: host_env.step(actions)),
+        ENVS: median(lambda: envs.step(actions)),
         GYM: median(lambda: env.step(actions)),
         "choosing actions, as a call": median(act),
         "an update, as a call": median(update) / problem.every,

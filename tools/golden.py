@@ -25,7 +25,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -404,7 +403,7 @@ def _check(results: dict[str, Any]) -> bool:
         n_other += _list_programs(name, recorded["programs"], result["programs"])
     print(
         f"{len(results)} trainings, {n_values} values: {n_wrong} differ. "
-        f"{n_other} programs have another text"
+        f"{n_other} programs do other operations"
         + (f": see {STORE.relative_to(ROOT)}/differences" if n_other else "")
     )
     return not n_wrong
@@ -418,22 +417,45 @@ def _differences(before: dict[str, str], after: dict[str, str]) -> Iterator[str]
 
 
 def _list_programs(name: str, before: list[str], programs: list[str]) -> int:
-    """Writes the programs that only one side has; returns how many are new."""
-    texts = {_hash(text): text for text in programs}
-    after = Counter(map(_hash, programs))
-    gone, new = Counter(before) - after, after - Counter(before)
-    for side, hashes in (("before", gone), ("after", new)):
-        for digest in hashes:
-            text = texts.get(digest)
-            if text is None:
-                packed = (STORE / "texts" / f"{digest}.gz").read_bytes()
-                text = gzip.decompress(packed).decode()
+    """Writes the programs that only one side has; returns how many do other things.
+
+    Two programs of the same operations in another order are listed, but not counted.
+    """
+    after = {_hash(text): text for text in programs}
+    gone = {digest: _stored(digest) for digest in set(before) - set(after)}
+    new = {digest: after[digest] for digest in set(after) - set(before)}
+    known = {_operations(text) for text in gone.values()}
+    n_other = 0
+    for side, texts in (("before", gone), ("after", new)):
+        for digest, text in sorted(texts.items(), key=lambda item: item[1].count("\n")):
             n_lines = text.count("\n")
             folder = STORE / "differences" / name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{side}-{n_lines:05}-{digest}.mlir").write_text(text)
-            print(f"{name}: {side}: a program of {n_lines} lines ({digest})")
-    return new.total()
+            note = ""
+            if side == "after":
+                same = _operations(text) in known
+                note = ": in another order" if same else ""
+                n_other += not same
+            print(f"{name}: {side}: a program of {n_lines} lines ({digest}){note}")
+    return n_other
+
+
+def _stored(digest: str) -> str:
+    packed = (STORE / "texts" / f"{digest}.gz").read_bytes()
+    return gzip.decompress(packed).decode()
+
+
+def _operations(text: str) -> str:
+    """Returns a hash of a program's operations with their types, whatever the order."""
+    # What a function or a loop carries: the order of its types is part of no operation.
+    lines = re.sub(r"%[\w#:]+|@\w+", "", text).splitlines()
+    carried = "func.func", "call", "stablehlo.while", "stablehlo.return", "return"
+    plain = sorted(
+        "".join(sorted(line)) if any(word in line for word in carried) else line
+        for line in map(str.strip, lines)
+    )
+    return _hash(plain)
 
 
 if __name__ == "__main__":

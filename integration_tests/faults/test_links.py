@@ -193,10 +193,7 @@ def test_trackers_write_through_no_link(home):
 
 
 def test_a_temporary_of_an_older_version_is_no_trap(home):
-    class Trained:
-        step = 30
-
     put_link(RUN / ".system.json.tmp", home / "notes")
     put_link(RUN / "system.json", home / "notes")
-    write_system(RUN, Trained())
+    write_system(RUN, "Trained", 30)
     assert json.loads((RUN / "system.json").read_text())[-1]["env_step"] == 30

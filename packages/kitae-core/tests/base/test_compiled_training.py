@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import VectorWrapper
 
 from kitae.base import OnPolicyAgent
 from kitae.base.rundir import checkpoint
-from kitae.base.training.host import train_on_host
 from kitae.base.training.seeds import batch_of_seeds
 from kitae.envs.functional import JaxVectorEnv
 
@@ -102,7 +102,7 @@ def test_both_drivers_do_the_same(world, changes):
     hosted = walk_agent(world, env, "hosted", n_env_steps=400, **changes)
     for n_env_steps in (150, 85):
         mine = compiled.train(env, n_env_steps)
-        theirs = train_on_host(hosted, env, hosted.step + n_env_steps)
+        theirs = hosted.train(VectorWrapper(env), n_env_steps)
         assert len(mine.episode_return) > 5
         assert_same_history(mine, theirs)
         assert compiled.step == hosted.step
@@ -155,7 +155,7 @@ def test_on_policy_too(world):
     hosted = on_policy_agent(env, "hosted", world)
     for n_env_steps in (200, 48):
         mine = compiled.train(env, n_env_steps)
-        theirs = train_on_host(hosted, env, hosted.step + n_env_steps)
+        theirs = hosted.train(VectorWrapper(env), n_env_steps)
         assert_same_history(mine, theirs)
         assert compiled.updates == hosted.updates == int(compiled.state["updates"])
         assert compiled.updates > 0
@@ -202,7 +202,7 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
     compiled = walk_agent(world, env, "compiled", **changes)
     compiled.train(env, 200)
     hosted = walk_agent(world, env, "hosted", **changes)
-    train_on_host(hosted, env, 200)
+    hosted.train(VectorWrapper(env), 200)
     for name in ("metrics.csv", "episodes.csv"):
         mine, theirs = rows(compiled, name), rows(hosted, name)
         assert len(mine) == len(theirs) > 3

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from kitae.base.training.programs import is_bad
+from kitae.base.training.jax_environments import is_bad
 from kitae.envs.functional import JaxVectorEnv
 
 

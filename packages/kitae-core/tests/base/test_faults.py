@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from kitae.base.algorithm.state import Counters
 from kitae.base.common import memory
 from kitae.base.recording import saving
 from kitae.base.rundir import checkpoint, manifest
@@ -274,7 +275,7 @@ def use_everything(world, env):
     """Reads whatever of a run can be read, refusals included."""
     agent = world.make_agent(env, "copy", tensorboard=True, save_frequency=20)
     for read in (
-        lambda: agent.load("runs/copy", params_type=world.TableParams)._prepare(),
+        lambda: agent.load("runs/copy", params_type=world.TableParams).save(),
         lambda: agent.load("runs/copy", params_type=world.TableParams, step="best"),
         lambda: agent.restore("runs/copy", 20),
         lambda: agent.resume(env, 60),
@@ -345,7 +346,9 @@ def test_counters_go_on_past_what_32_bits_hold(world):
     env = world.count_envs()
     agent = world.make_agent(env)
     agent.train(env, 20)
-    agent.step, agent.iteration, agent.updates = 2**32 - 6, 2**32 - 3, 2**31 - 2
+    training = agent.training_state
+    counters = Counters(2**32 - 6, 2**32 - 3, 2**31 - 2, training.counters.rows)
+    agent.training_state = training._replace(counters=counters)
     agent.train(env, 20)
     assert (agent.step, agent.iteration) == (2**32 + 14, 2**32 + 7)
     assert agent.updates > 2**31
@@ -375,7 +378,9 @@ def test_another_algorithm_or_another_environment_is_refused(world):
 
     env = world.count_envs()
     world.make_agent(env).train(env, 20)
-    with pytest.raises(ValueError, match="of a TableAgent, which a Another cannot"):
+    with pytest.raises(
+        ValueError, match="was written by TableAgent; cannot resume with Another"
+    ):
         world.make_agent(env, agent_type=Another).resume(env, 40)
     wider = world.count_envs((3, 5, 7))
     with pytest.raises(ValueError, match=r"env_cfg\.n_envs: 2 -> 3"):

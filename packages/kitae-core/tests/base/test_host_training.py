@@ -285,7 +285,9 @@ def test_updates_run_in_donated_buffers(world):
     agent = world.make_agent(env)
     agent.train(env, 40)
     value, column = agent.state["value"], jax.tree.leaves(agent.memory)[0]
-    agent._host.learn(agent.learn_key, 0, agent.state, agent.memory, *agent._no_rows)
+    functions, training = agent.functions, agent.training_state
+    empty = functions.empty_rows(training)
+    functions.learn(training.keys.learn, 0, agent.state, agent.memory, *empty)
     assert value.is_deleted()
     assert column.is_deleted()
 

@@ -108,7 +108,7 @@ def test_no_window_reaches_from_one_training_into_the_next(world):
     )
     agent.train(env, 20)
     agent.train(env, 20)
-    storage = agent._storage()
+    storage = agent.make_storage()
     sample = storage.sample(agent.memory, jnp.array([0, 1], jnp.uint32))
     for seed in range(40):
         sample = storage.sample(agent.memory, jnp.array([0, seed], jnp.uint32))

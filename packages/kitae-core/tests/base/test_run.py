@@ -99,11 +99,11 @@ def test_a_resumed_run_holds_everything_and_repeats_nothing(world):
     agent = world.make_agent(env, n_env_steps=80, save_frequency=40, log_frequency=20)
     agent.train(env, 40)
     saved = jax.tree.map(np.asarray, (agent.state, agent.memory))
-    keys = agent.interact_key, agent.learn_key
+    keys = agent.training_state.keys
 
     other = world.make_agent(env, n_env_steps=80, save_frequency=40, log_frequency=20)
     other.restore("runs/run")
-    for mine, theirs in zip(keys, (other.interact_key, other.learn_key), strict=True):
+    for mine, theirs in zip(keys, other.training_state.keys, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     history = other.resume(env, 80)
     assert history.env_steps == 40

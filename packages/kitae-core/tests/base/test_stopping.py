@@ -103,7 +103,7 @@ def test_an_environment_that_raises_costs_nothing(world, traced):
     agent = agent_of(world, env, agent_type=world.TableAgent if traced else Untraced)
     if not traced:
         with pytest.warns(RuntimeWarning, match="cannot be compiled"):
-            agent._no_rows  # noqa: B018, where it is found out
+            agent.functions.empty_rows(agent.training_state)
     with pytest.raises(LookupError, match="no more") as caught:
         agent.train(env, 100)
     assert "saved at environment step 42 in runs/run" in caught.value.__notes__[0]

@@ -13,16 +13,15 @@ import optax
 
 import kitae.config as cfg
 from kitae.algos._shared import uniform
-from kitae.base import OffPolicyAgent, OnPolicyAgent
+from kitae.base import BaseAgent, OffPolicyAgent, OnPolicyAgent
 from kitae.buffer import Experience, Replay
-from kitae.types import ExploreFn
 
 Factories = tuple[
     Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]
 ]
 
 
-class EpsilonGreedy:
+class EpsilonGreedy(BaseAgent):
     """Acting of an agent whose `explore_fn` takes the probability of a random action.
 
     Attributes:
@@ -31,12 +30,6 @@ class EpsilonGreedy:
     """
 
     factories: ClassVar[Factories]
-
-    config: cfg.AlgoConfig
-    state: Any
-    step: int
-    explore_fn: ExploreFn
-    interact_keys: Callable[[Any], Any]
 
     def exploration(self, step: jax.Array | int) -> jax.Array:
         """Returns the probability of a random action after `step` environment steps."""

@@ -305,8 +305,9 @@ class R2D2(OffPolicyValueAgent):
     )
     make_replay = staticmethod(make_replay)
 
-    def _check_config(self, config: cfg.AlgoConfig) -> None:
-        super()._check_config(config)
+    def check_config(self, config: cfg.AlgoConfig) -> None:
+        """Refuses a config that can never update, or never has a sequence."""
+        super().check_config(config)
         # Of several agents one may leave: as many steps fill somebody's sequence.
         length, n_rows = config.algo_params.sequence_length, config.env_cfg.n_rows
         if config.update_cfg.max_buffer_size < length:

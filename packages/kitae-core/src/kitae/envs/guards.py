@@ -67,7 +67,8 @@ def checked_workers(env: VectorEnv) -> None:
 def _end_by_kill(env: Any) -> None:
     """Has Python and Gymnasium end workers by SIGKILL: they leave SIGTERM to others."""
     for process in env.processes:
-        process._popen.terminate = process._popen.kill
+        handle = process._popen  # noqa: SLF001, there is no public way
+        handle.terminate = handle.kill
 
 
 def guard_of(env: VectorEnv, timeout: float) -> "Guard":
@@ -166,13 +167,13 @@ class MemberGuard(Guard):
     def __exit__(self, *args: Any) -> None:
         """Puts them back."""
         self._env.envs = self._own
-        del self._env._add_info
+        del self._env._add_info  # noqa: SLF001, Gymnasium's own hook
         super().__exit__(*args)
 
 
 def _take_any_infos(env: Any) -> None:
     """Has a vector leave out infos that it cannot put beside others."""
-    add_one = type(env)._add_info
+    add_one = type(env)._add_info  # noqa: SLF001, Gymnasium's own hook
 
     def add(infos: dict[str, Any], info: dict[str, Any], index: int) -> dict[str, Any]:
         if not info:
@@ -186,7 +187,7 @@ def _take_any_infos(env: Any) -> None:
                     infos = add_one(env, infos, {key: value}, index)
             return infos
 
-    env._add_info = add
+    env._add_info = add  # noqa: SLF001, Gymnasium's own hook
 
 
 class WorkerGuard(Guard):
@@ -237,8 +238,8 @@ class WorkerGuard(Guard):
     ) -> None:
         """Puts the vector's own back; after an error of a worker, ends them all."""
         self._env.parent_pipes, self._env.error_queue = self._own
-        del self._env._add_info
-        in_call = self._env._state is not AsyncState.DEFAULT
+        del self._env._add_info  # noqa: SLF001, Gymnasium's own hook
+        in_call = self._env._state is not AsyncState.DEFAULT  # noqa: SLF001, Gymnasium has no public way
         if kind is not None and (in_call or self._call.ended()):
             _end(self._env)
         super().__exit__(kind, error, traceback)

@@ -153,7 +153,7 @@ def check_env(env: Any) -> None:
             raise TypeError(
                 f"env must be without {type(inner).__name__}: Kitae batches and resets"
             )
-        inner = inner._env
+        inner = inner._env  # noqa: SLF001, Jumanji has no public way
     shapes = env.reward_spec.shape, env.discount_spec.shape
     if shapes != ((), ()):
         raise ValueError(

@@ -1,50 +1,56 @@
 """What every agent is given once its four functions are written."""
 
+import copy
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base.agents.interfaces import AlgoType, IAgent
-from kitae.base.algorithm.experience import checked_experience_type, row_spec, rows_of
-from kitae.base.algorithm.multi_agent import by_name, default_names, over_agents
+from kitae.base.algorithm.acting import act_function
+from kitae.base.algorithm.algorithm import Algorithm
+from kitae.base.algorithm.experience import checked_experience_type, row_kind
+from kitae.base.algorithm.multi_agent import by_name, over_agents
+from kitae.base.algorithm.schedule import Schedule
 from kitae.base.algorithm.seeding import Stream, stream_key
-from kitae.base.algorithm.tracing import Acted
-from kitae.base.common.memory import available_bytes, readable
-from kitae.base.common.pytrees import n_bytes, owned
+from kitae.base.algorithm.state import (
+    TrainingState,
+    initial_training_state,
+)
+from kitae.base.common.pytrees import firm
 from kitae.base.export.policy import export
 from kitae.base.recording import saving
-from kitae.base.recording.run import Run
+from kitae.base.recording.recorder import recording
 from kitae.base.recording.statistics import History
+from kitae.base.recording.subject import Subject
 from kitae.base.recording.trackers import Callback, Tracker, checked_trackers
 from kitae.base.rundir import checkpoint
 from kitae.base.rundir.directory import locked, new_run_dir, only_begun, runs_root
-from kitae.base.training.compiled import train_compiled
-from kitae.base.training.devices import Devices
+from kitae.base.training.drivers import Drivers
 from kitae.base.training.evaluation import evaluate
-from kitae.base.training.host import device_step, meet, train_on_host
-from kitae.base.training.host_programs import HostPrograms
-from kitae.base.training.programs import Programs
-from kitae.base.training.seeds import SeedRun, train_seeds
+from kitae.base.training.functions import CompiledFunctions
+from kitae.base.training.host_environments import agent_names
+from kitae.base.training.loop import Loop
+from kitae.base.training.seeds import SeedRun, Trainee
 from kitae.buffer import Experience
 from kitae.config import AlgoConfig, check_int
 from kitae.config.config import MAX_SEED
 from kitae.config.run_name import checked_run_name
-from kitae.config.schedule import held_rows
 from kitae.config.serial import check_readable, config_from_json
-from kitae.envs import HostStep
-from kitae.envs.functional import as_jax_env
-from kitae.envs.observations import empty_observations
+from kitae.envs.functional import JaxVectorEnv, as_jax_env
 from kitae.envs.pettingzoo import PettingZooEnvs
+from kitae.envs.videos import videos_into
 from kitae.types import ExploreFn, Info, Observation, State
 
 
@@ -83,7 +89,6 @@ class BaseAgent(IAgent):
     """
 
     algo_type: ClassVar[AlgoType]
-    learns_while_env_steps: ClassVar[bool]
     # The class of `config.algo_params`, which `load` reads; an agent may say its own.
     params_type: ClassVar[type | None] = None
 
@@ -109,7 +114,7 @@ class BaseAgent(IAgent):
                 f"{config.algo_params!r}"
             )
         check_readable(config)
-        self._check_config(config)
+        self.check_config(config)
         self.run_name = checked_run_name(run_name)
         # Absolute: an environment may change the working directory.
         self._runs_root = runs_root()
@@ -122,13 +127,14 @@ class BaseAgent(IAgent):
             )
 
         self._make_state = make_state
-        self.state = make_state(stream_key(config.seed, Stream.INIT), tabulate)
+        state = make_state(stream_key(config.seed, Stream.INIT), tabulate)
+        self.training_state = initial_training_state(config, state)
         self.explore_fn = explore_factory(config)
         if config.env_cfg.n_agents > 1:
             self.explore_fn = over_agents(self.explore_fn)
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
-        self._start()
+        self._start(self.state)
 
     def __copy__(self) -> Self:
         """Returns an agent that shares all that this one holds."""
@@ -149,80 +155,95 @@ class BaseAgent(IAgent):
             f"{name}.load(agent.run_dir) where another one is needed"
         )
 
-    def _start(self) -> None:
+    def _start(self, state: State) -> None:
         """Begins with no step taken and nothing remembered."""
         config = self.config
+        self.training_state = initial_training_state(config, state)
         # The key that `interact_keys` draws from.
         self.key = stream_key(config.seed, Stream.INTERACT)
-        # Training's own never change: what an iteration draws, its number tells. They
-        # are held as plain numbers: typed keys take a slower way into a program.
-        self.interact_key = jax.random.key_data(self.key)
-        self.learn_key = jax.random.key_data(stream_key(config.seed, Stream.LEARN))
-        # Of several agents, in the order of their rows: until there is an environment
-        # whose they are, any.
-        n_agents = config.env_cfg.n_agents
-        self._agent_names = default_names(n_agents) if n_agents > 1 else None
         # What `explore` and `select_action` remember from one step to the next.
         self.hidden_state = self.initial_hidden_state(config.env_cfg.n_rows)
-        if self._agent_names is not None:
-            self.hidden_state = by_name(self.hidden_state, self._agent_names)
-        self.memory: Any = None
-        self._pending: tuple[Any, np.ndarray] | None = None
-        self._compiled_for: tuple[Any, Programs] | None = None
-        # Where JAX environments are, and a checkpoint of which not all is read yet.
-        self._world: saving.World | None = None
+        if self.training_state.names is not None:
+            self.hidden_state = by_name(self.hidden_state, self.training_state.names)
+        # A checkpoint of which not all is read yet.
         self._unread: checkpoint.Saved | None = None
-        self._trackers: list[Tracker] = []
-        self._told: dict[str, Any] = {"seconds": 0.0, "info": {}, "score": None}
-        # The call of `train` that is being made.
-        self._run: Run | None = None
-        self.step = 0
-        self.iteration = 0
-        self.updates = 0
-        self.rows = np.zeros(config.env_cfg.n_rows, np.int64)
+        # The loop of the call of `train` that is being made.
+        self._loop: Loop | None = None
         self.run_dir: Path | None = None
+
+    # --- The newest state -----------------------------------------------------------
+
+    @property
+    def state(self) -> Any:
+        """The train state, as `train_state_factory` built it."""
+        return self.training_state.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.training_state = self.training_state._replace(state=state)
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.training_state.counters.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        counters = self.training_state.counters._replace(step=step)
+        self.training_state = self.training_state._replace(counters=counters)
+
+    @property
+    def iteration(self) -> int:
+        """Vector steps so far."""
+        return self.training_state.counters.iteration
+
+    @property
+    def updates(self) -> int:
+        """Gradient updates so far."""
+        return self.training_state.counters.updates
+
+    @property
+    def memory(self) -> Any:
+        """What the agent learns from; None until a training begins."""
+        return self.training_state.memory
+
+    def _commit(self, training: TrainingState) -> None:
+        """Holds the newest state: the one place where a training changes the agent."""
+        self.training_state = training
 
     # --- What a subclass is made of -------------------------------------------------
 
     @abstractmethod
-    def _check_config(self, config: AlgoConfig) -> None:
-        """Refuses a config that can never update."""
+    def check_config(self, config: AlgoConfig) -> None:
+        """Refuses a config that can never update; called by the constructor.
+
+        Raises:
+            ValueError: It cannot; the fields are named.
+        """
 
     @abstractmethod
-    def _storage(self, shares: int = 1) -> Any:
+    def make_schedule(self) -> Schedule:
+        """Returns when the agent learns."""
+
+    @abstractmethod
+    def make_storage(self, shares: int = 1) -> Any:
         """Returns the pure functions of the memory, `init` and `add` among them.
 
         Args:
-            shares: Of how many it is one, where environments are split over devices.
+            shares: Devices that the memory is split over.
         """
 
     @abstractmethod
-    def _compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
-        """Returns `learn(state, memory, key) -> (state, memory, info)`, pure."""
-
-    @abstractmethod
-    def _update_due(self) -> bool:
-        """Whether to learn now."""
-
-    @abstractmethod
-    def _next_iterations(
-        self, step: int, iteration: int, left: int
-    ) -> tuple[int, int, bool]:
-        """Plans iterations in which every step is a transition.
+    def compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
+        """Returns `learn(state, memory, key) -> (state, memory, info)`, pure.
 
         Args:
-            step: Environment steps taken so far.
-            iteration: Iterations so far.
-            left: Iterations until the training ends, at least 1.
-
-        Returns:
-            How many iterations make a group, how many groups come next, at least 1,
-            and whether each of them has an update.
+            storage: See `make_storage`.
         """
 
     @abstractmethod
-    def _updates_each_time(self) -> int:
-        """Gradient updates in one `learn`."""
+    def restart_memory(self, memory: Any) -> Any:
+        """Returns the memory for environments that are about to be reset."""
 
     def interact_keys(self, observation: Observation) -> Any:
         """Returns a fresh key to act with, or one by agent's name for several agents.
@@ -258,9 +279,26 @@ class BaseAgent(IAgent):
         return {}
 
     @cached_property
-    def _host(self) -> HostPrograms:
+    def _drivers(self) -> Drivers:
         """Made once a subclass has set its own attributes."""
-        return HostPrograms(self)
+        algorithm = Algorithm(
+            name=type(self).__name__,
+            config=self.config,
+            experience_type=self.experience_type,
+            explore=act_function(self, "explore"),
+            select_action=act_function(self, "select_action"),
+            make_storage=self.make_storage,
+            compose_learn=self.compose_learn,
+            restart=self.restart_memory,
+            schedule=self.make_schedule(),
+            initial_hidden_state=self.initial_hidden_state,
+        )
+        return Drivers(CompiledFunctions(algorithm))
+
+    @property
+    def functions(self) -> CompiledFunctions:
+        """The agent's functions, compiled."""
+        return self._drivers.functions
 
     # --- What a user calls ----------------------------------------------------------
 
@@ -353,7 +391,8 @@ class BaseAgent(IAgent):
                 "train_seeds needs environments that are JAX functions, such as "
                 f'make_vec_env("phys2d/CartPole-v1", n_envs); got {type(env).__name__}'
             )
-        return train_seeds(self, jax_env, n_env_steps, seeds)
+        # One that has trained may have rows, which are its own.
+        return self._anew(self.state)._train_seeds(jax_env, n_env_steps, seeds)  # noqa: SLF001, the same class
 
     def resume(
         self,
@@ -394,7 +433,7 @@ class BaseAgent(IAgent):
         """
         check_int("n_env_steps", n_env_steps, 1)
         trackers = checked_trackers(trackers)
-        meet(self, env)
+        self._know(env)
         run_dir = self.run_dir or self._runs_root / self.run_name
         saved = None
         if self.step or step is not None or not only_begun(run_dir):
@@ -446,7 +485,7 @@ class BaseAgent(IAgent):
                 "config.algo_params"
             )
         saved = saving.chosen(run_dir, step)
-        saving.check_same_algorithm(cls, saved)
+        saving.check_same_algorithm(cls.__name__, saved)
         try:
             config = config_from_json(json.dumps(saved.facts["config"]), params_type)
         except ValueError as error:
@@ -454,7 +493,7 @@ class BaseAgent(IAgent):
         agent = cls(run_dir.name, config, **kwargs)
         agent.run_dir = run_dir
         agent.state = saved.tree(saving.STATE, agent.state)
-        saving.take_over_facts(agent, saved.facts)
+        agent._commit(saving.with_facts(agent.training_state, saved.facts))
         agent._unread = saved
         return agent
 
@@ -492,7 +531,16 @@ class BaseAgent(IAgent):
             check_int("seed", seed, 0, MAX_SEED)
         if max_episode_steps is not None:
             check_int("max_episode_steps", max_episode_steps, 1)
-        return evaluate(self, env, n_episodes, seed, max_episode_steps)
+        self._know(env)
+        seed = self.config.seed if seed is None else seed
+        return evaluate(
+            self.functions,
+            self.training_state,
+            env,
+            n_episodes,
+            seed,
+            max_episode_steps,
+        )
 
     def export(self, folder: str | Path) -> Path:
         """Writes `select_action` and its parameters, to be used without Kitae.
@@ -515,7 +563,8 @@ class BaseAgent(IAgent):
                 observations there are.
             ImportError: The extra is not installed.
         """
-        return export(self, Path(folder))
+        algorithm = self.functions.algorithm
+        return export(algorithm, self.training_state, Path(folder))
 
     def save(self) -> Path:
         """Writes a checkpoint of everything to the run's directory.
@@ -532,16 +581,16 @@ class BaseAgent(IAgent):
             RuntimeError: Another process trains in this directory, or another thread
                 trains this agent.
         """
-        if self._run is not None:
-            self._run.save()
+        if self._loop is not None:
+            self._loop.save()
             return checkpoint.path_of(self._own_run_dir(), self.step)
-        parts = saving.parts_of(self)
+        self._settle()
+        parts = saving.parts_of(self.training_state)
         if jax.process_index() != 0:
             return self._runs_root / self.run_name
-        arrays = saving.host_parts(parts, copy=False)
-        run_dir = self._own_run_dir()
+        arrays, run_dir = saving.host_parts(parts, copy=False), self._own_run_dir()
         with locked(run_dir):
-            return checkpoint.write(run_dir, self.step, arrays, saving.facts_of(self))
+            return checkpoint.write(run_dir, self.step, arrays, self._facts())
 
     def restore(self, run_dir: str | Path, step: int | None = None) -> None:
         """Takes over everything that a checkpoint of `run_dir` holds.
@@ -557,83 +606,7 @@ class BaseAgent(IAgent):
         """
         self._restored(Path(run_dir), step)
 
-    # --- What the loops call --------------------------------------------------------
-
-    def _acted(
-        self, observation: Observation, hidden_state: Any, first: Any, *, add: bool
-    ) -> Acted:
-        """Acts in training.
-
-        Args:
-            observation: What is acted on.
-            hidden_state: What is remembered, or None.
-            first: Where episodes begin, or None.
-            add: Whether the rows of the last step are added, in the same program.
-        """
-        act = self._host.act
-        args = (
-            self.state,
-            self.interact_key,
-            self.iteration % 2**32,
-            device_step(self.step),
-            observation,
-            hidden_state,
-            first,
-        )
-        if not add or self._pending is None or not act.traceable:
-            return act(*args)
-        rows, self._pending = self._pending, None
-        self.memory, acted = act.and_add((self.memory, *rows), *args)
-        return acted
-
-    def _take_in(self, update: bool) -> Info | None:
-        """Adds the rows of the last step, and learns if there is an update due.
-
-        Both are one program, sent off before the environments step: what the host
-        does next, it does while the device works.
-        """
-        rows, self._pending = self._pending, None
-        if update:
-            self.state, self.memory, info = self._host.learn(
-                self.learn_key,
-                self.iteration % 2**32,
-                self.state,
-                self.memory,
-                *(rows or self._no_rows),
-            )
-            self._updated()
-            return info
-        if rows is not None:
-            self.memory = self._host.add(self.memory, *rows)
-        return None
-
-    def _taken(self, valid: np.ndarray, n_steps: int) -> None:
-        """Counts a vector step.
-
-        Args:
-            valid: `[n_rows]` bool, which rows there were.
-            n_steps: Environment steps.
-        """
-        self.iteration += 1
-        self.step += n_steps
-
-    def _updated(self) -> None:
-        """Counts an update."""
-        self.updates += self._updates_each_time()
-        self.rows[:] = 0
-
-    def _restored(self, run_dir: Path, step: int | None) -> checkpoint.Saved:
-        saved = checkpoint.read(run_dir, step)
-        changes = saving.config_changes_of(self, saved)
-        saving.take_over(self, saved)
-        if changes:
-            warnings.warn(
-                f"{self.run_name} goes on with another config than it had:\n  "
-                + "\n  ".join(changes),
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return saved
+    # --- One call of `train` --------------------------------------------------------
 
     def _train_until(
         self,
@@ -643,7 +616,43 @@ class BaseAgent(IAgent):
         trackers: list[Tracker],
         saved: checkpoint.Saved | None = None,
     ) -> History:
-        self._trackers = trackers
+        self._warn_of_annealing(n_env_steps)
+        self._know(env)
+        snapshot = None
+        if saved is not None and saving.ENVIRONMENTS in saved:
+            snapshot = partial(saved.tree, saving.ENVIRONMENTS)
+        self._read_memory()
+        driver = self._drivers.make(
+            env, self.training_state, self.config.seed, devices, snapshot
+        )
+        before = self.training_state.counters
+        self._commit(driver.training)
+        with (
+            recording(
+                self._subject(trackers),
+                driver.statistics,
+                self.training_state,
+                n_env_steps,
+                is_saved=saved is not None,
+            ) as recorder,
+            self._looping(Loop(driver, recorder, self._commit, n_env_steps)) as loop,
+        ):
+            if jax.process_index() == 0:
+                videos_into(self._own_run_dir() / "videos", env)
+            loop.run()
+        n_steps, n_updates = self.step - before.step, self.updates - before.updates
+        return driver.statistics.history(n_steps, n_updates)
+
+    @contextmanager
+    def _looping(self, loop: Loop) -> Iterator[Loop]:
+        """Has `save` ask the loop within: it knows when the state is whole."""
+        self._loop = loop
+        try:
+            yield loop
+        finally:
+            self._loop = None
+
+    def _warn_of_annealing(self, n_env_steps: int) -> None:
         train_cfg = self.config.train_cfg
         if (
             self.config.update_cfg.learning_rate_annealing
@@ -654,111 +663,128 @@ class BaseAgent(IAgent):
                 "learning_rate_annealing ends at train_cfg.n_env_steps = "
                 f"{train_cfg.n_env_steps}: the rate stays at its end from there on",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        programs = self._programs(env, devices)
-        if programs is not None:
-            return train_compiled(self, programs, n_env_steps, saved)
-        if devices is not None:
-            raise TypeError(
-                "devices are for environments that are JAX functions, got "
-                f"{type(env).__name__}"
-            )
-        self._world = None
-        return train_on_host(self, env, n_env_steps, saved)
 
-    def _programs(self, env: Any, devices: Sequence[Any] | None) -> Programs | None:
-        """Returns the programs for JAX environments, those of the last ones again."""
-        used = (env, None if devices is None else tuple(devices))
-        known = self._compiled_for
-        if known is None or known[0][0] is not env or known[0][1] != used[1]:
-            n_envs = self.config.env_cfg.n_envs
-            jax_env = as_jax_env(env, n_envs)
-            if jax_env is None:
-                return None
-            split = None
-            if devices is not None:
-                split = Devices(devices, n_envs, self.config.update_cfg.batch_size)
-            known = self._compiled_for = (
-                used,
-                Programs(self, jax_env, devices=split),
-            )
-        return known[1]
+    def _know(self, env: Any) -> None:
+        """Takes over the agents' names of an environment, if it has as many.
 
-    def _passed(self, iterations: int, updates: int) -> None:
-        """Counts iterations in which every step was a transition, and their updates."""
-        self.iteration += iterations
-        self.step += iterations * self.config.env_cfg.n_envs
-        self.updates += updates * self._updates_each_time()
+        Raises:
+            ValueError: It has another number of agents than the config.
+        """
+        names = agent_names(self.config, env)
+        self._commit(self.training_state._replace(names=names))
+
+    def _subject(self, trackers: Iterable[Tracker] = ()) -> Subject:
+        """Returns what a recording knows of this agent."""
+        functions, training = self.functions, self.training_state
+        return Subject(
+            agent=type(self).__name__,
+            run_name=self.run_name,
+            config=self.config,
+            run_dir=self._own_run_dir,
+            own_metrics=self.own_metrics,
+            trackers=list(trackers),
+            row=self._row(),
+            info_names=tuple(functions.info_shapes(training)),
+        )
 
     def _own_run_dir(self) -> Path:
         if self.run_dir is None:
             self.run_dir = new_run_dir(self._runs_root, self.run_name, self.config)
         return self.run_dir
 
-    def _prepare(self) -> None:
-        """Owns the state's arrays, and makes the memory if there is none.
+    def _anew(self, state: Any, **changes: Any) -> Self:
+        """Returns an agent with the same functions that has taken no step.
 
-        Its shapes are those of what the spaces and `explore` give.
-
-        Raises:
-            MemoryError: It would not fit.
+        Args:
+            state: Its train state.
+            **changes: Other attributes.
         """
-        self.state = owned(self.state)
-        if self.memory is not None:
-            return
-        if self._unread is not None:
-            saving.take_over(self, self._unread)
-            return
-        init = self._memory_init()
-        wanted, available = n_bytes(init.eval_shape()), available_bytes()
-        if wanted > available:
-            raise MemoryError(
-                f"{held_rows(self.config)[1]} transitions take {readable(wanted)}, but "
-                f"{readable(available)} of memory are available"
+        new = copy.copy(self)
+        vars(new).update(changes)
+        new._start(state)  # noqa: SLF001, the same class
+        return new
+
+    def _train_seeds(
+        self, env: JaxVectorEnv, n_env_steps: int, seeds: Sequence[int]
+    ) -> list[SeedRun]:
+        """Trains agents like this one, which has taken no step."""
+        self._commit(self._drivers.begun(env, self.training_state))
+        agents = self._with_seeds(seeds)
+        trainees = [
+            Trainee(agent._subject(), agent._commit)  # noqa: SLF001, the same class
+            for agent in agents
+        ]
+        states = [agent.training_state for agent in agents]
+        histories = self._drivers.train_seeds(env, states, trainees, n_env_steps)
+        return [SeedRun(*run) for run in zip(seeds, agents, histories, strict=True)]
+
+    def _with_seeds(self, seeds: Sequence[int]) -> list[Self]:
+        """Returns new agents of this one's config, one for each seed.
+
+        They share its compiled functions, and begin with its empty memory.
+        """
+
+        def leaves(key: jax.Array) -> list[jax.Array]:
+            return [firm(leaf) for leaf in jax.tree.leaves(self._make_state(key))]
+
+        keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
+        columns = jax.jit(jax.vmap(leaves))(keys)
+        structure, agents = jax.tree.structure(self.state), []
+        for i, seed in enumerate(seeds):
+            mine = [column[i] for column in columns]
+            new = self._anew(
+                jax.tree.unflatten(structure, mine),
+                config=replace(self.config, seed=seed),
+                run_name=f"{self.run_name}-seed{seed}",
             )
-        self.memory = init()
+            new._commit(new.training_state._replace(memory=self.memory))  # noqa: SLF001, the same class
+            agents.append(new)
+        return agents
 
-    def _memory_spec(self) -> Any:
-        """Returns the shapes and dtypes of the memory."""
-        return self._memory_init().eval_shape()
+    # --- Checkpoints ----------------------------------------------------------------
 
-    def _memory_init(self) -> Any:
-        """Returns `init() -> memory`, compiled."""
-        return jax.jit(partial(self._storage().init, row_spec(self._no_rows[0])))
+    def _row(self) -> dict[str, str]:
+        """Returns dtype and shape of each part of a row of the memory."""
+        return row_kind(self.functions.empty_rows(self.training_state)[0])
 
-    @cached_property
-    def _no_rows(self) -> Any:
-        """Rows that do not count, of zeros, and that none of them does."""
-        env_cfg = self.config.env_cfg
-        space, n_rows = env_cfg.observation_space, env_cfg.n_rows
-        observation = empty_observations(space, n_rows)
-        acted = self._host.act.shapes(
-            self.state,
-            self.interact_key,
-            np.uint32(0),
-            device_step(self.step),
-            observation,
-            *self._nothing_remembered(n_rows),
+    def _facts(self) -> dict[str, Any]:
+        name = type(self).__name__
+        return saving.facts_of(self.training_state, name, self.config, self._row())
+
+    def _settle(self) -> None:
+        """Brings the memory up to date, and makes it if there is none."""
+        self._read_memory()
+        functions, training = self.functions, self.training_state
+        if training.memory is None:
+            training = functions.prepared(training)
+        self._commit(functions.settled(training))
+
+    def _read_memory(self) -> None:
+        """Reads the rest of the checkpoint that the agent was loaded from."""
+        if self._unread is not None and self.memory is None:
+            self._restore(self._unread)
+
+    def _restore(self, saved: checkpoint.Saved) -> None:
+        functions, training = self.functions, self.training_state
+        memory = functions.memory_init(training).eval_shape()
+        expected = saving.Expected(
+            type(self).__name__, self.config, self._row(), memory
         )
-        flags, floats = np.zeros(n_rows, bool), np.zeros(n_rows, np.float32)
-        step = HostStep(observation, observation, floats, flags, flags, ~flags)
-        rows = self._rows(observation, acted, step)
-        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
-        return nothing, flags
+        self._commit(saving.restored(saved, expected, training))
+        self._unread = None
 
-    def _begin(self) -> None:
-        """Makes ready for a training: the environments are about to be reset."""
-        self._prepare()
-
-    def _nothing_remembered(self, n_envs: int) -> tuple[Any, Any]:
-        """Returns the hidden state at the start, and that all environments are there.
-
-        Both are None for an agent without one.
-        """
-        hidden_state = self.initial_hidden_state(n_envs)
-        return hidden_state, None if hidden_state is None else np.ones(n_envs, bool)
-
-    def _rows(self, observation: Any, acted: Acted, step: Any) -> Any:
-        """Builds the rows to store of a vector step, an `EnvStep` or a `HostStep`."""
-        return rows_of(self.experience_type, observation, acted, step)
+    def _restored(self, run_dir: Path, step: int | None) -> checkpoint.Saved:
+        saved = checkpoint.read(run_dir, step)
+        name = type(self).__name__
+        changes = saving.config_changes_of(name, self.config, saved)
+        self._restore(saved)
+        if changes:
+            warnings.warn(
+                f"{self.run_name} goes on with another config than it had:\n  "
+                + "\n  ".join(changes),
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return saved

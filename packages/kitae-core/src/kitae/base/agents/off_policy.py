@@ -4,73 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from kitae.base.agents.base import BaseAgent
 from kitae.base.agents.interfaces import AlgoType
+from kitae.base.algorithm.off_policy import OffPolicySchedule, off_policy_learn
 from kitae.buffer import Experience, Replay, uniform_replay
 from kitae.config import AlgoConfig
-from kitae.config.schedule import (
-    held_rows,
-    off_policy_due,
-    off_policy_updates,
-    warm_up,
-)
-from kitae.types import ExploreFn, Info, ProcessExperienceFn, State, UpdateStepFn
-
-PRIORITIES = "priorities"
-
-
-def off_policy_learn(
-    storage: Replay,
-    process_experience: ProcessExperienceFn,
-    update_step: UpdateStepFn,
-    n_epochs: int,
-) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
-    """Composes one update: `n_epochs` times sample, process, step.
-
-    Args:
-        storage: The replay. If it has priorities, `update_step` gives the sampled rows
-            new ones as `info["priorities"]`, `[batch_size]`.
-        process_experience: The user's.
-        update_step: The user's.
-        n_epochs: Gradient updates, each on a fresh batch.
-
-    Returns:
-        The pure `learn(state, memory, key) -> (state, memory, info)`; `info` is
-        the mean over the epochs.
-    """
-
-    def epoch(carry: tuple[State, Any], keys: jax.Array) -> tuple[Any, Info]:
-        state, memory = carry
-        sample_key, process_key, update_key = keys
-        experience = storage.sample(memory, sample_key)
-        processed = process_experience(state, process_key, experience)
-        state, info = update_step(state, update_key, processed)
-        if storage.update_priorities is None:
-            return (state, memory), info
-        if PRIORITIES not in info:
-            raise ValueError(
-                "with a prioritised replay, update_step must return "
-                f"info[{PRIORITIES!r}], got info with {sorted(info)}"
-            )
-        priorities = info[PRIORITIES]
-        memory = storage.update_priorities(memory, experience.index, priorities)
-        told = {name: value for name, value in info.items() if name != PRIORITIES}
-        return (state, memory), told
-
-    def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
-        # One split for all: each call of the generator costs more than a sample.
-        epochs = jax.random.split(key, (n_epochs, 3))
-        if n_epochs == 1:
-            (state, memory), info = epoch((state, memory), epochs[0])
-        else:
-            (state, memory), infos = jax.lax.scan(epoch, (state, memory), epochs)
-            info = jax.tree.map(jnp.mean, infos)
-        return state, memory, info
-
-    return learn
+from kitae.config.schedule import held_rows, off_policy_updates
+from kitae.types import ExploreFn, Info, State
 
 
 def uniform_replay_factory(config: AlgoConfig, n_envs: int, batch_size: int) -> Replay:
@@ -99,7 +40,6 @@ class OffPolicyAgent(BaseAgent):
     """
 
     algo_type = AlgoType.OFF_POLICY
-    learns_while_env_steps = True
 
     def __init__(
         self,
@@ -130,7 +70,12 @@ class OffPolicyAgent(BaseAgent):
             experience_type=experience_type,
         )
 
-    def _check_config(self, config: AlgoConfig) -> None:
+    def check_config(self, config: AlgoConfig) -> None:
+        """Refuses a config that can never update.
+
+        Raises:
+            ValueError: It cannot; the fields are named.
+        """
         update, (capacity, counted) = config.update_cfg, held_rows(config)
         if update.batch_size > capacity:
             raise ValueError(
@@ -146,20 +91,26 @@ class OffPolicyAgent(BaseAgent):
                 f"of n_envs = {config.env_cfg.n_envs}"
             )
 
-    def _storage(self, shares: int = 1) -> Replay:
+    def make_schedule(self) -> OffPolicySchedule:
+        """Returns when the agent learns."""
+        return OffPolicySchedule(self.config)
+
+    def make_storage(self, shares: int = 1) -> Replay:
+        """Returns the replay; its parts are pure functions.
+
+        Args:
+            shares: Devices that the replay is split over.
+        """
         return self._replay_factory(
             self.config,
             self.config.env_cfg.n_rows // shares,
             self.config.update_cfg.batch_size // shares,
         )
 
-    def _begin(self) -> None:
-        super()._begin()
-        # The environments start anew: no sequence of rows runs on across that.
-        self._take_in(update=False)
-        self.memory = self._storage().cut(self.memory)
-
-    def _compose_learn(self, storage: Any) -> Callable[..., tuple[State, Any, Info]]:
+    def compose_learn(
+        self, storage: Any
+    ) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
+        """Returns `learn(state, memory, key) -> (state, memory, info)`, pure."""
         return off_policy_learn(
             storage,
             self.process_experience_fn,
@@ -167,27 +118,6 @@ class OffPolicyAgent(BaseAgent):
             self.config.update_cfg.n_epochs,
         )
 
-    def _taken(self, valid: np.ndarray, n_steps: int) -> None:
-        super()._taken(valid, n_steps)
-        if self.config.env_cfg.n_agents > 1:
-            self.rows = self.rows + valid
-
-    def _update_due(self) -> bool:
-        due = off_policy_due(self.config, self.iteration, self.step)
-        if self.config.env_cfg.n_agents == 1 or self.updates:
-            return due
-        # In a step that was counted, agents that had left took no part.
-        return due and int(self.rows.sum()) >= self.config.update_cfg.batch_size
-
-    def _next_iterations(
-        self, step: int, iteration: int, left: int
-    ) -> tuple[int, int, bool]:
-        n_envs, skip = self.config.env_cfg.n_envs, self.config.skip_steps
-        wait = max(0, -(-(warm_up(self.config) - step) // n_envs))
-        wait += -(iteration + wait) % skip
-        if wait:
-            return 1, min(wait, left), False
-        return min(skip, left), max(1, left // skip), True
-
-    def _updates_each_time(self) -> int:
-        return self.config.update_cfg.n_epochs
+    def restart_memory(self, memory: Any) -> Any:
+        """Returns a memory in which no sequence continues across this moment."""
+        return self.make_storage().cut(memory)

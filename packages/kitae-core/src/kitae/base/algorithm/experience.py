@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from kitae.base.algorithm.tracing import Acted
+from kitae.base.algorithm.acting import Acted
 from kitae.buffer import Experience
 
 

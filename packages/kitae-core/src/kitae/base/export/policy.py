@@ -22,22 +22,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 
+from kitae.base.algorithm.algorithm import Algorithm
+from kitae.base.algorithm.state import TrainingState, device_step
 from kitae.base.algorithm.tracing import explained
 from kitae.base.common.pytrees import addressable, firm
 from kitae.base.rundir.files import write_file
-from kitae.base.training.host import device_step
 from kitae.config.spaces import space_to_json
 from kitae.envs.checks import from_start
 from kitae.envs.observations import empty_observations
-
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
 
 VERSION = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -90,17 +88,17 @@ REMEMBERING = """\
 """
 
 
-def export(agent: "BaseAgent", folder: Path) -> Path:
+def export(algorithm: Algorithm, training: TrainingState, folder: Path) -> Path:
     """Writes the folder; see `BaseAgent.export`."""
     safetensors = _import_safetensors()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise FileExistsError(f"folder must be new or empty, got {folder}")
-    state = addressable(agent.state)
+    training = training._replace(state=addressable(training.state))
     if jax.process_index() != 0:
         return folder
-    inputs = _inputs(agent)
-    header = _header(agent, inputs)
-    parameters, exported = _exported(agent, state, inputs)
+    inputs = _inputs(algorithm, training)
+    header = _header(algorithm, training, inputs)
+    parameters, exported = _exported(algorithm, training, inputs)
     described = {"kitae": json.dumps(header, allow_nan=False)}
     files = {
         "parameters.safetensors": safetensors.save(parameters, described),
@@ -122,21 +120,21 @@ def _import_safetensors() -> Any:
     return safetensors.numpy
 
 
-def _inputs(agent: "BaseAgent") -> tuple[Any, ...]:
+def _inputs(algorithm: Algorithm, training: TrainingState) -> tuple[Any, ...]:
     """Returns what the function takes after the parameters, for one environment."""
-    space = agent.config.env_cfg.observation_space
-    inputs = [agent.interact_key, empty_observations(space, 1)]
-    hidden_state, first = agent._nothing_remembered(1)
+    space = algorithm.config.env_cfg.observation_space
+    inputs = [training.keys.interact, empty_observations(space, 1)]
+    hidden_state, first = algorithm.nothing_remembered(1)
     if first is not None:
         inputs += [tuple(jax.tree.leaves(hidden_state)), first]
     return tuple(jax.tree.map(firm, inputs))
 
 
 def _exported(
-    agent: "BaseAgent", state: Any, inputs: tuple[Any, ...]
+    algorithm: Algorithm, training: TrainingState, inputs: tuple[Any, ...]
 ) -> tuple[dict[str, np.ndarray], jax.export.Exported]:
     """Returns the parameters by name, and the function of them."""
-    state = jax.device_get(jax.tree.map(firm, state))
+    state = jax.device_get(jax.tree.map(firm, training.state))
     paths, tree = jax.tree_util.tree_flatten_with_path(state)
     known = {}
     for path, leaf in paths:
@@ -144,8 +142,8 @@ def _exported(
         if name in known:
             raise ValueError(f"two leaves of the state would both be named {name!r}")
         known[name] = leaf
-    function = jax.jit(_pure(agent, known, tree))
-    what = f"{type(agent).__name__}.select_action"
+    function = jax.jit(_pure(algorithm, training, known, tree))
+    what = f"{algorithm.name}.select_action"
     with _without_source_files():
         with explained(what):
             once = jax.export.export(function)(*_specs(known, inputs, 2))
@@ -167,9 +165,11 @@ def _exported(
     return parameters, exported
 
 
-def _pure(agent: "BaseAgent", known: dict[str, Any], tree: Any) -> Callable[..., Any]:
+def _pure(
+    algorithm: Algorithm, training: TrainingState, known: dict[str, Any], tree: Any
+) -> Callable[..., Any]:
     """Returns `select_action` as a function of some leaves of the state, by name."""
-    hidden_tree = jax.tree.structure(agent.initial_hidden_state(1))
+    hidden_tree = jax.tree.structure(algorithm.initial_hidden_state(1))
 
     def select_action(
         parameters: dict[str, Any],
@@ -179,17 +179,17 @@ def _pure(agent: "BaseAgent", known: dict[str, Any], tree: Any) -> Callable[...,
         first: Any = None,
     ) -> Any:
         leaves = known | parameters  # in the order of `known`
-        acted = agent._host.select.pure(
+        acted = algorithm.select_action(
             jax.tree.unflatten(tree, leaves.values()),
             key_data,
             np.uint32(0),
-            device_step(agent.step),
+            device_step(training.counters.step),
             observations,
             jax.tree.unflatten(hidden_tree, hidden_state),
             first,
-            agent._agent_names and agent._agent_names[:1],
+            training.names and training.names[:1],
         )
-        actions = from_start(acted.actions, agent.config.env_cfg.action_space)
+        actions = from_start(acted.actions, algorithm.config.env_cfg.action_space)
         if first is None:
             return actions
         return actions, tuple(jax.tree.leaves(acted.next_hidden_state))
@@ -222,16 +222,18 @@ def _without_source_files() -> Iterator[None]:
         jax.config.update(name, regex)
 
 
-def _header(agent: "BaseAgent", inputs: tuple[Any, ...]) -> dict[str, Any]:
-    env_cfg = agent.config.env_cfg
+def _header(
+    algorithm: Algorithm, training: TrainingState, inputs: tuple[Any, ...]
+) -> dict[str, Any]:
+    env_cfg = algorithm.config.env_cfg
     _, _, *remembered = inputs
     return {
         "format": VERSION,
-        "agent": type(agent).__name__,
+        "agent": algorithm.name,
         "task_name": env_cfg.task_name,
         "observation_space": space_to_json(env_cfg.observation_space),
         "action_space": space_to_json(env_cfg.action_space),
-        "env_steps": agent.step,
+        "env_steps": training.counters.step,
         "hidden_state": [
             {"shape": list(leaf.shape[1:]), "dtype": str(leaf.dtype)}
             for leaf in (remembered[0] if remembered else ())

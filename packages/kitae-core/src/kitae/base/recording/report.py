@@ -4,21 +4,19 @@ import math
 import time
 from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
 
-from kitae.base.algorithm.tracing import explained
+from kitae.base.algorithm.state import Counters, Log, TrainingState
 from kitae.base.recording.live import REFRESH_SECONDS, Progress, open_display
 from kitae.base.recording.statistics import EpisodeStatistics
+from kitae.base.recording.subject import Subject
 from kitae.base.recording.trackers import StopTraining, TensorBoard, Tracker
 from kitae.base.rundir.tables import Table, rows_until
 from kitae.config.schedule import crossed
 from kitae.types import Info
-
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
 
 SHOWN_EPISODES = 100
 COMMON_COLUMNS = [
@@ -36,12 +34,13 @@ EPISODE_COLUMNS = ["env_step", "env", "return", "length"]
 class Report:
     """Progress where it can be seen; metrics as CSV, and for trackers if there are any.
 
-    Used as a context manager around the training loop. What `after_update` is given
-    stays on the device until a row is written.
+    Used as a context manager around the training loop. What `note` is given stays on
+    the device until a row is written.
 
     Args:
-        agent: Who trains.
+        subject: Who trains.
         statistics: The episodes of this training.
+        training: Where it begins.
         until: Environment steps at which it ends.
         shown: Whether the progress is shown.
 
@@ -53,29 +52,33 @@ class Report:
 
     def __init__(
         self,
-        agent: "BaseAgent",
+        subject: Subject,
         statistics: EpisodeStatistics,
+        training: TrainingState,
         until: int,
         *,
         shown: bool = True,
     ) -> None:
-        self._info: Info = agent._told["info"]
-        self._seconds_before: float = agent._told["seconds"]
-        self._agent = agent
+        train_cfg, counters = subject.config.train_cfg, training.counters
+        self._info: Info = training.log.info
+        self._seconds_before: float = training.log.seconds
+        self._subject = subject
+        self._begun_with = training.log
+        self._counters = counters
         self._statistics = statistics
-        self._log_frequency = agent.config.train_cfg.log_frequency
+        self._log_frequency = train_cfg.log_frequency
         self._written_episodes = 0
         self._start = self._shown = self._last_time = time.perf_counter()
-        self._first_step = self._last_step = agent.step
-        self._first_updates = agent.updates
-        self._is_shown = shown and agent.config.train_cfg.show_progress
+        self._last_step = counters.step
+        self._first_updates = counters.updates
+        self._is_shown = shown and train_cfg.show_progress
         self._shown_metrics: dict[str, float] = {}
-        self._progress = Progress(agent.run_name, agent.step, agent.step, until)
+        self._progress = Progress(subject.run_name, counters.step, counters.step, until)
 
     def __enter__(self) -> Self:
-        agent = self._agent
-        run_dir, step = agent._own_run_dir(), agent.step
-        names = sorted(self._info_names()) + list(agent.own_metrics())
+        subject, step = self._subject, self._counters.step
+        run_dir = subject.run_dir()
+        names = sorted(subject.info_names) + list(subject.own_metrics())
         paths = run_dir / "metrics.csv", run_dir / "episodes.csv"
         rows = rows_until(paths[0], step)
         episodes = rows_until(paths[1], step, ("return", "length"))
@@ -92,10 +95,10 @@ class Report:
             stack.callback(self._metrics.close)
             self._episodes = Table(paths[1], EPISODE_COLUMNS, episodes)
             stack.callback(self._episodes.close)
-            self._trackers = _trackers(agent)
+            self._trackers = _trackers(subject)
             for tracker in self._trackers:
                 stack.callback(tracker.close)
-                tracker.start(run_dir, agent.config, step)
+                tracker.start(run_dir, subject.config, step)
             self._display = open_display(self._is_shown)
             stack.callback(self._close_display)
             self._opened = stack.pop_all()
@@ -107,11 +110,11 @@ class Report:
 
     def finish(self) -> None:
         """Writes the last row."""
-        if self._last_step < self._agent.step:
+        if self._last_step < self._counters.step:
             self._write_row()
 
-    def told(self) -> dict[str, Any]:
-        """Puts on the disk what is told so far, and returns what a checkpoint needs.
+    def log(self) -> Log:
+        """Writes what there is to the disk; returns what a checkpoint needs of it.
 
         Raises:
             FloatingPointError: A value of the newest update is not finite.
@@ -121,10 +124,11 @@ class Report:
         self._metrics.sync()
         self._episodes.sync()
         score = float(np.mean(self._recent)) if self._recent else None
-        return {"seconds": self._seconds(), "info": info, "score": score}
+        return Log(self._seconds(), info, score)
 
-    def after_update(self, info: Info | None) -> None:
-        """Takes note of an update's info, if there was an update."""
+    def note(self, counters: Counters, info: Info | None) -> None:
+        """Takes note of how far the training is, and of the newest update's info."""
+        self._counters = counters
         if info is not None:
             self._info = info
 
@@ -144,11 +148,11 @@ class Report:
         if not all(np.isfinite(values).all() for values in infos.values()):
             self.check_finite()
 
-    def after_step(self, before: int, after: int) -> None:
-        """Takes note of one vector step, from `before` to `after` environment steps."""
+    def after_step(self, before: int) -> None:
+        """Writes what is due after steps since `before` environment steps."""
         self._metrics.begin()
         self._episodes.begin()
-        if crossed(before, after, self._log_frequency):
+        if crossed(before, self._counters.step, self._log_frequency):
             self._write_row()
         # Reading the newest values waits for the device: only where they are seen.
         if self._display.live and time.perf_counter() - self._shown > REFRESH_SECONDS:
@@ -164,42 +168,30 @@ class Report:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{name} is {value} at environment step {self._agent.step}, after "
-                    f"{self._agent.updates} updates; it was not saved. A smaller "
-                    "learning_rate or max_grad_norm may help"
+                    f"{name} is {value} at environment step {self._counters.step}, "
+                    f"after {self._counters.updates} updates; it was not saved. A "
+                    "smaller learning_rate or max_grad_norm may help"
                 )
         return values
 
-    def _info_names(self) -> list[str]:
-        agent = self._agent
-        with explained(f"{type(agent).__name__}'s process_experience or update_step"):
-            shapes = agent._host.shapes_of_info()
-        for name, shape in shapes.items():
-            if shape.shape != ():
-                raise ValueError(
-                    f"update_step must return scalars in info, got {name} of shape "
-                    f"{list(shape.shape)}"
-                )
-        return list(shapes)
-
     def _write_row(self) -> None:
-        now, agent = time.perf_counter(), self._agent
+        now, counters = time.perf_counter(), self._counters
         values = self.check_finite()
         self._write_episodes()
         fresh, self._fresh = self._fresh, []
         row: dict[str, Any] = {
-            "env_step": agent.step,
-            "updates": agent.updates,
+            "env_step": counters.step,
+            "updates": counters.updates,
             "seconds": round(self._seconds(), 3),
             "steps_per_second": round(
-                (agent.step - self._last_step) / (now - self._last_time), 1
+                (counters.step - self._last_step) / (now - self._last_time), 1
             ),
             "episodes": len(fresh),
         }
         if fresh:
             means = np.mean(fresh, axis=0)
             row["episode_return"], row["episode_length"] = means.tolist()
-        own = agent.own_metrics()
+        own = self._subject.own_metrics()
         row |= values | own
         self._metrics.write([row])
         metrics = {name: row[name] for name in row if name != "env_step"}
@@ -207,11 +199,11 @@ class Report:
             self._log(tracker, metrics)
         self._shown_metrics = values | own
         self._display.row(self._updated())
-        self._last_step, self._last_time = agent.step, now
+        self._last_step, self._last_time = counters.step, now
 
     def _log(self, tracker: Tracker, metrics: dict[str, float]) -> None:
         try:
-            tracker.log(self._agent.step, metrics)
+            tracker.log(self._counters.step, metrics)
         except StopTraining:
             if jax.process_count() > 1:
                 raise RuntimeError(
@@ -240,7 +232,7 @@ class Report:
         self._shown = time.perf_counter()
         self._shown_metrics = {
             **{name: float(value) for name, value in self._info.items()},
-            **self._agent.own_metrics(),
+            **self._subject.own_metrics(),
         }
         self._display.show(self._updated())
 
@@ -250,9 +242,9 @@ class Report:
     def _updated(self) -> Progress:
         """Brings what is shown up to date."""
         progress, statistics = self._progress, self._statistics
-        progress.step = self._agent.step
+        progress.step = self._counters.step
         progress.seconds = time.perf_counter() - self._start
-        progress.updates = self._agent.updates - self._first_updates
+        progress.updates = self._counters.updates - self._first_updates
         progress.metrics = self._shown_metrics
         progress.episodes = len(statistics)
         if progress.episodes:
@@ -272,20 +264,20 @@ class Silent(Report):
     def __exit__(self, *_: Any) -> None:
         pass
 
-    def after_step(self, before: int, after: int) -> None:
+    def after_step(self, before: int) -> None:
         """Does nothing."""
 
     def finish(self) -> None:
         """Does nothing."""
 
-    def told(self) -> dict[str, Any]:
-        """Checks, and returns nothing that is written."""
+    def log(self) -> Log:
+        """Checks, and returns what the training began with: nothing is written."""
         self.check_finite()
-        return self._agent._told
+        return self._begun_with
 
 
-def _trackers(agent: "BaseAgent") -> list[Tracker]:
-    wanted = list(agent._trackers)
-    if agent.config.train_cfg.tensorboard:
+def _trackers(subject: Subject) -> list[Tracker]:
+    wanted = list(subject.trackers)
+    if subject.config.train_cfg.tensorboard:
         wanted.append(TensorBoard())
     return wanted

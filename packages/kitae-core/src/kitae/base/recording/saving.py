@@ -4,18 +4,18 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 
-from kitae.base.algorithm.experience import row_kind
+from kitae.base.algorithm.state import Counters, Keys, Log, TrainingState
 from kitae.base.common.memory import host_bytes
 from kitae.base.common.pytrees import addressable, firm, n_bytes
 from kitae.base.rundir import checkpoint
 from kitae.base.rundir.archive import Arrays
 from kitae.base.rundir.directory import shown
-from kitae.config import check_int
+from kitae.config import AlgoConfig, check_int
 from kitae.config.serial import (
     config_changes,
     config_to_json,
@@ -23,59 +23,50 @@ from kitae.config.serial import (
     with_defaults,
 )
 
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
-
-STATE, MEMORY, KEYS, WORLD = "state", "memory", "keys", "world"
+# Of a checkpoint. The names stay: older runs have them.
+STATE, MEMORY, KEYS, ENVIRONMENTS = "state", "memory", "keys", "world"
 FIXED = "env_cfg."
 
 
-class World(NamedTuple):
-    """Where a training on environments that are JAX functions is.
-
-    Attributes:
-        env: The environments' states.
-        acted: What comes next: chosen already.
-        constants: See `kitae.base.training.programs.Constants`.
-        unfinished: Returns and lengths so far of the episodes that have not ended,
-            each `[n_envs]`.
-    """
-
-    env: Any
-    acted: Any
-    constants: Any
-    unfinished: Any
-
-
-def parts_of(agent: "BaseAgent") -> dict[str, Any]:
-    """Returns the pytrees that are all an agent goes on from, by name.
+def parts_of(training: TrainingState) -> dict[str, Any]:
+    """Returns the pytrees that a training continues from, by name.
 
     Of several processes each must call it, and gets all of it.
+
+    Args:
+        training: Settled: with no pending rows.
     """
-    if agent.memory is None:
-        agent._prepare()
-    agent._take_in(update=False)
     parts = {
-        STATE: jax.tree.map(firm, agent.state),
-        MEMORY: agent.memory,
-        KEYS: {"interact": agent.interact_key, "learn": agent.learn_key},
+        STATE: jax.tree.map(firm, training.state),
+        MEMORY: training.memory,
+        KEYS: training.keys._asdict(),
     }
-    if agent._world is not None:
-        parts[WORLD] = agent._world
+    if training.environments is not None:
+        parts[ENVIRONMENTS] = training.environments
     return addressable(parts)
 
 
-def facts_of(agent: "BaseAgent") -> dict[str, Any]:
-    """Returns the plain values that belong to them."""
+def facts_of(
+    training: TrainingState, agent: str, config: AlgoConfig, row: dict[str, str]
+) -> dict[str, Any]:
+    """Returns the plain values that belong to them.
+
+    Args:
+        training: The same.
+        agent: The agent's class.
+        config: Of the agent.
+        row: Dtype and shape of each part of a row.
+    """
+    step, iteration, updates, rows = training.counters
     return {
-        "agent": type(agent).__name__,
-        "config": strict_json(config_to_json(agent.config)),
-        "step": agent.step,
-        "iteration": agent.iteration,
-        "updates": agent.updates,
-        "rows": agent.rows.tolist(),
-        "row": row_kind(agent._no_rows[0]),
-        **agent._told,
+        "agent": agent,
+        "config": strict_json(config_to_json(config)),
+        "step": step,
+        "iteration": iteration,
+        "updates": updates,
+        "rows": rows.tolist(),
+        "row": row,
+        **training.log._asdict(),
     }
 
 
@@ -114,29 +105,34 @@ def check_finite(state: Arrays) -> None:
             )
 
 
-def check_same_algorithm(agent_type: type, saved: checkpoint.Saved) -> None:
+def check_same_algorithm(agent: str, saved: checkpoint.Saved) -> None:
     """Refuses a checkpoint of an agent of another class.
 
     Raises:
         ValueError: It is one; the classes are named.
     """
-    if saved.facts["agent"] != agent_type.__name__:
+    if saved.facts["agent"] != agent:
         raise ValueError(
-            f"{saved.path} is of a {saved.facts['agent']}, which a "
-            f"{agent_type.__name__} cannot go on from"
+            f"{saved.path} was written by {saved.facts['agent']}; cannot resume with "
+            f"{agent}"
         )
 
 
-def config_changes_of(agent: "BaseAgent", saved: checkpoint.Saved) -> list[str]:
-    """Returns what an agent's config has otherwise than a checkpoint's, by field.
+def config_changes_of(
+    agent: str, config: AlgoConfig, saved: checkpoint.Saved
+) -> list[str]:
+    """Returns what differs between a config and a checkpoint's, field by field.
+
+    Args:
+        agent: The agent's class.
+        config: Of the agent.
+        saved: The checkpoint.
 
     Raises:
         ValueError: It is another algorithm's, or its environments are others.
     """
-    check_same_algorithm(type(agent), saved)
-    changes = config_changes(
-        with_defaults(saved.facts["config"], agent.config), agent.config
-    )
+    check_same_algorithm(agent, saved)
+    changes = config_changes(with_defaults(saved.facts["config"], config), config)
     fixed = [line for line in changes if line.startswith(FIXED)]
     if fixed:
         raise ValueError(
@@ -146,42 +142,75 @@ def config_changes_of(agent: "BaseAgent", saved: checkpoint.Saved) -> list[str]:
     return changes
 
 
-def take_over(agent: "BaseAgent", saved: checkpoint.Saved) -> None:
-    """Gives an agent everything that is saved; one that is refused changes nothing."""
+class Expected(NamedTuple):
+    """What an agent expects of a checkpoint.
+
+    Attributes:
+        agent: The agent's class.
+        config: Of the agent.
+        row: Dtype and shape of each part of a row.
+        memory: Shapes and dtypes of the memory.
+    """
+
+    agent: str
+    config: AlgoConfig
+    row: dict[str, str]
+    memory: Any
+
+
+def restored(
+    saved: checkpoint.Saved, expected: Expected, training: TrainingState
+) -> TrainingState:
+    """Returns the state that a checkpoint holds; the environments are read later.
+
+    Args:
+        saved: The checkpoint.
+        expected: What the agent expects.
+        training: Any state of the agent.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or holds other shapes or dtypes.
+    """
     facts = saved.facts
-    stored = row_kind(agent._no_rows[0])
-    if list(facts["row"].items()) != list(stored.items()):
+    if list(facts["row"].items()) != list(expected.row.items()):
         raise ValueError(
-            f"{saved.path} holds rows of {facts['row']}, the agent stores {stored}"
+            f"{saved.path} holds rows of {facts['row']}, the agent stores "
+            f"{expected.row}"
         )
-    if len(facts["rows"]) != len(agent.rows):
+    n_rows = len(training.counters.rows)
+    if len(facts["rows"]) != n_rows:
         raise ValueError(
             f"{saved.path} counts rows of {len(facts['rows'])} environments, the agent "
-            f"has {len(agent.rows)}"
+            f"has {n_rows}"
         )
-    keys = {"interact": agent.interact_key, "learn": agent.learn_key}
     try:
-        state = saved.tree(STATE, agent.state)
-        memory = saved.tree(MEMORY, agent._memory_spec())
-        keys = saved.tree(KEYS, keys)
+        state = saved.tree(STATE, training.state)
+        memory = saved.tree(MEMORY, expected.memory)
+        keys = saved.tree(KEYS, training.keys._asdict())
     except checkpoint.OtherLeaves as error:
-        changes = config_changes_of(agent, saved)
+        changes = config_changes_of(expected.agent, expected.config, saved)
         if not changes:
             raise
         raise ValueError(
             f"{error}. Since then the config has changed:\n  " + "\n  ".join(changes)
         ) from error
-    agent.state, agent.memory = state, memory
-    agent.interact_key, agent.learn_key = keys["interact"], keys["learn"]
-    take_over_facts(agent, facts)
-    agent._pending = agent._unread = agent._world = None
+    training = with_facts(training, facts)
+    return training._replace(
+        state=state, memory=memory, keys=Keys(**keys), pending=None, environments=None
+    )
 
 
-def take_over_facts(agent: "BaseAgent", facts: dict[str, Any]) -> None:
-    """Gives an agent the counters that are saved."""
-    agent.step, agent.iteration = facts["step"], facts["iteration"]
-    agent.updates, agent.rows = facts["updates"], np.array(facts["rows"], np.int64)
-    agent._told = {name: facts[name] for name in agent._told}
+def with_facts(training: TrainingState, facts: dict[str, Any]) -> TrainingState:
+    """Returns a state with the counters and the log of a checkpoint."""
+    return training._replace(
+        counters=Counters(
+            facts["step"],
+            facts["iteration"],
+            facts["updates"],
+            np.array(facts["rows"], np.int64),
+        ),
+        log=Log(facts["seconds"], facts["info"], facts["score"]),
+    )
 
 
 class Saver:
@@ -220,11 +249,14 @@ class Saver:
         elif self._writing is not None and self._writing.exception() is not None:
             error.add_note(f"Besides: {self._writing.exception()}")
 
-    def save(self, agent: "BaseAgent", *, wait: bool = False) -> None:
-        """Saves an agent as it is now; of several processes each must call it.
+    def save(
+        self, training: TrainingState, facts: dict[str, Any], *, wait: bool = False
+    ) -> None:
+        """Saves a training as it is now; of several processes each must call it.
 
         Args:
-            agent: Whose training it is.
+            training: Settled: with no pending rows.
+            facts: See `facts_of`.
             wait: Whether to wait until it is on the disk.
 
         Raises:
@@ -232,14 +264,13 @@ class Saver:
             OSError: This one, or the one before it, could not be written.
         """
         self.wait()
-        parts = parts_of(agent)
+        parts = parts_of(training)
         if self._run_dir is None:
             return
         wait = wait or n_bytes(parts) > host_bytes() / 4
         arrays = host_parts(parts, copy=not wait)
-        self._writing = self._pool.submit(
-            self._write, agent.step, arrays, facts_of(agent)
-        )
+        step = training.counters.step
+        self._writing = self._pool.submit(self._write, step, arrays, facts)
         if wait:
             self.wait()
 
@@ -287,29 +318,31 @@ def rotate(run_dir: Path, written: int, keep_last: int, keep_best: bool) -> None
             checkpoint.remove(run_dir, step)
 
 
-def go_back(agent: "BaseAgent", run_dir: Path) -> None:
+def go_back(training: TrainingState, facts: dict[str, Any], run_dir: Path) -> None:
     """Prepares a training that begins before checkpoints which are there.
 
     These are of a branch that the run leaves: `checkpoint.retire` sets them aside at
-    the first step. The user is warned now. If the run has no checkpoint of the
-    agent's step, one is written first, so that the new branch has one to go on from at
-    every moment.
+    the first step. The user is warned now. If the run has no checkpoint of where the
+    training begins, one is written first, so that the new branch has one to continue
+    from at every moment.
 
     Args:
-        agent: Who is about to train.
+        training: Where it begins, settled.
+        facts: See `facts_of`.
         run_dir: The run's directory, locked by the caller.
     """
-    later = [step for step in checkpoint.steps(run_dir) if step > agent.step]
+    step = training.counters.step
+    later = [known for known in checkpoint.steps(run_dir) if known > step]
     if not later:
         return
     # One of several processes cannot save alone.
-    if jax.process_count() == 1 and not checkpoint.read_whole(run_dir, agent.step):
-        arrays = host_parts(parts_of(agent), copy=False)
-        checkpoint.write(run_dir, agent.step, arrays, facts_of(agent))
+    if jax.process_count() == 1 and not checkpoint.read_whole(run_dir, step):
+        arrays = host_parts(parts_of(training), copy=False)
+        checkpoint.write(run_dir, step, arrays, facts)
     named = ", ".join(map(str, later))
     kept = shown(run_dir / "checkpoints" / ".<step>.retired")
     warnings.warn(
-        f"{shown(run_dir)} goes back to environment step {agent.step}: once a step is "
+        f"{shown(run_dir)} goes back to environment step {step}: once a step is "
         f"taken, its later checkpoints (of the steps {named}) and later rows are not "
         f"part of the run any more. These checkpoints are kept as {kept} until the "
         "next checkpoint is complete, and then removed",

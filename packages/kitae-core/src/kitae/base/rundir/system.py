@@ -7,15 +7,12 @@ import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from kitae.base.rundir.files import read_file, write_file
 from kitae.config.serial import MAX_JSON_BYTES, strict_json
-
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
 
 SYSTEM = "system.json"
 PACKAGES = (
@@ -32,7 +29,7 @@ PACKAGES = (
 GIT_SECONDS = 5.0
 
 
-def write_system(run_dir: Path, agent: "BaseAgent") -> None:
+def write_system(run_dir: Path, agent: str, env_step: int) -> None:
     """Adds an entry to the run's `system.json`, unless the last one says the same.
 
     The file is a list, oldest first: a run that goes on elsewhere has several entries.
@@ -40,12 +37,13 @@ def write_system(run_dir: Path, agent: "BaseAgent") -> None:
 
     Args:
         run_dir: The run's directory, locked by the caller.
-        agent: Who trains, from `agent.step` on.
+        agent: The class of the agent that trains.
+        env_step: Environment steps at which it begins.
     """
     path = run_dir / SYSTEM
     entries = _entries(path)
-    here = {"env_step": agent.step, "agent": type(agent).__name__, **_process()}
-    if entries and {**entries[-1], "env_step": agent.step} == here:
+    here = {"env_step": env_step, "agent": agent, **_process()}
+    if entries and {**entries[-1], "env_step": env_step} == here:
         return
     write_file(path, json.dumps([*entries, here], indent=2) + "\n")
 

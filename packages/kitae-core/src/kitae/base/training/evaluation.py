@@ -1,27 +1,26 @@
 """Playing whole episodes with the best actions an agent knows."""
 
-from typing import TYPE_CHECKING
-
 import gymnasium as gym
 import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from kitae.base.algorithm.seeding import Stream, env_seed, stream_key
+from kitae.base.algorithm.state import TrainingState, device_step
 from kitae.base.recording.statistics import EpisodeStatistics
-from kitae.base.training.host import checked_env, device_step, read_soon
+from kitae.base.training.functions import CompiledFunctions
+from kitae.base.training.host_environments import host_env
+from kitae.base.training.step_by_step import read_soon
 from kitae.envs.functional import as_jax_env
 from kitae.envs.pettingzoo import PettingZooEnvs
 
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
-
 
 def evaluate(
-    agent: "BaseAgent",
+    functions: CompiledFunctions,
+    training: TrainingState,
     env: VectorEnv | gym.Env | PettingZooEnvs,
     n_episodes: int,
-    seed: int | None,
+    seed: int,
     max_episode_steps: int | None = None,
 ) -> np.ndarray:
     """Returns the returns of `n_episodes`; see `BaseAgent.evaluate`.
@@ -31,14 +30,14 @@ def evaluate(
     was cut off waits, and all are reset once each of them waits or has played its
     share: a vector cannot reset some of its environments in every autoreset mode.
     """
-    host_env = checked_env(agent, as_jax_env(env, agent.config.env_cfg.n_envs) or env)
-    n_envs, n_agents = host_env.n_envs, agent.config.env_cfg.n_agents
+    config = functions.algorithm.config
+    envs = host_env(config, as_jax_env(env, config.env_cfg.n_envs) or env)
+    n_envs, n_agents = envs.n_envs, config.env_cfg.n_agents
     left = np.full(n_envs, n_episodes // n_envs)
     left[: n_episodes % n_envs] += 1
 
-    seed = agent.config.seed if seed is None else seed
     key = jax.random.key_data(stream_key(seed, Stream.EVALUATE))
-    step = device_step(agent.step)
+    step = device_step(training.counters.step)
     returns: list[list[float]] = [[] for _ in range(n_envs)]
     iteration = n_resets = 0
 
@@ -47,17 +46,25 @@ def evaluate(
         left[index] -= 1
 
     while left.any():
-        observation = host_env.reset(env_seed(seed, Stream.EVALUATE_ENV, n_resets))
+        observation = envs.reset(env_seed(seed, Stream.EVALUATE_ENV, n_resets))
         n_resets += 1
-        hidden_state, first = agent._nothing_remembered(n_envs * n_agents)
+        n_rows = n_envs * n_agents
+        hidden_state, first = functions.algorithm.nothing_remembered(n_rows)
         statistics, n_known = EpisodeStatistics(n_envs), 0
         waits = np.zeros(n_envs, bool)
         while (plays := (left > 0) & ~waits).any():
-            acted = agent._host.select(
-                agent.state, key, iteration, step, observation, hidden_state, first
+            acted = functions.select(
+                training.state,
+                key,
+                iteration,
+                step,
+                observation,
+                hidden_state,
+                first,
+                names=training.names,
             )
             iteration += 1
-            result = host_env.step(read_soon(acted.actions))
+            result = envs.step(read_soon(acted.actions))
             observation, hidden_state = result.observation, acted.next_hidden_state
             first = None if hidden_state is None else result.first
             whole = result.of_envs(n_agents)

@@ -1,30 +1,32 @@
 """Training agents that differ in their seed alone, side by side."""
 
 import contextlib
-import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kitae.base.algorithm.seeding import Stream, stream_key
+from kitae.base.algorithm.state import TrainingState
 from kitae.base.common.interrupts import held_back
 from kitae.base.common.pytrees import firm, n_bytes, owned
 from kitae.base.recording.report import Report
 from kitae.base.recording.statistics import EpisodeStatistics, History
+from kitae.base.recording.subject import Subject
 from kitae.base.rundir.directory import locked
 from kitae.base.rundir.system import write_system
-from kitae.base.training.compiled import Chunk, Session, check, count, take_over, world
-from kitae.base.training.programs import Programs, training_constants
-from kitae.envs.functional import JaxVectorEnv
-
-if TYPE_CHECKING:
-    from kitae.base.agents.base import BaseAgent
+from kitae.base.training.functions import CompiledFunctions
+from kitae.base.training.jax_driver import (
+    Chunk,
+    Session,
+    counted,
+    record,
+    snapshot_of,
+)
+from kitae.base.training.jax_environments import JaxPrograms, training_constants
 
 CACHED_BYTES = 2**19
 
@@ -43,127 +45,159 @@ class SeedRun(NamedTuple):
     history: History
 
 
+class Trainee(NamedTuple):
+    """One of the seeds that are trained.
+
+    Attributes:
+        subject: What its recording knows of it.
+        commit: Is given its newest state.
+    """
+
+    subject: Subject
+    commit: Callable[[TrainingState], None]
+
+
 class Group:
     """Seeds that are one batch of the compiled program.
 
     Args:
-        agents: One for each seed.
+        functions: Of the agents.
         programs: Made for as many seeds.
-        memory: An empty one.
-        no_rows: Rows that do not count.
-        n_env_steps: Environment steps of each agent.
-        shown: Whether its first agent shows its progress.
+        states: Where each seed begins; they share an empty memory.
+        trainees: One for each seed.
+        until: Environment steps at which the training ends.
+        shown: Whether its first seed shows its progress.
     """
 
     def __init__(
         self,
-        agents: Sequence["BaseAgent"],
-        programs: Programs,
-        memory: Any,
-        no_rows: Any,
-        n_env_steps: int,
+        functions: CompiledFunctions,
+        programs: JaxPrograms,
+        states: Sequence[TrainingState],
+        trainees: Sequence[Trainee],
+        until: int,
         shown: bool,
     ) -> None:
-        self.agents = agents
-        self._until = n_env_steps
-        for agent in agents:
-            agent.memory, agent._no_rows = memory, no_rows
-        self.statistics = [EpisodeStatistics(programs.env.num_envs) for _ in agents]
+        self._until = until
+        self._states = list(states)
+        self._schedule = functions.algorithm.schedule
+        self.trainees = trainees
+        self.statistics = [EpisodeStatistics(programs.env.num_envs) for _ in states]
         self.reports = [
-            Report(agent, statistics, n_env_steps, shown=shown and agent is agents[0])
-            for agent, statistics in zip(agents, self.statistics, strict=True)
+            Report(
+                trainee.subject,
+                self.statistics[i],
+                states[i],
+                until,
+                shown=shown and i == 0,
+            )
+            for i, trainee in enumerate(trainees)
         ]
-        self._constants = [training_constants(agent) for agent in agents]
+        seeds = [trainee.subject.config.seed for trainee in trainees]
+        self._constants = list(map(training_constants, states, seeds))
         together = stacked(self._constants)._replace(
             first_iteration=self._constants[0].first_iteration,
             first_step=self._constants[0].first_step,
         )
-        self._session = Session(
-            agents[0],
-            programs,
-            stacked([agent.state for agent in agents]),
-            stacked([memory] * len(agents)),
-            stacked([no_rows] * len(agents)),
-            owned(together),
+        n, empty_rows = len(states), functions.empty_rows(states[0])
+        everything = states[0]._replace(
+            state=stacked([training.state for training in states]),
+            memory=stacked([states[0].memory] * n),
+            pending=stacked([empty_rows] * n),
         )
+        self._session = Session(functions, programs, everything, owned(together))
 
     def advance(self) -> Chunk:
         """Runs one chunk."""
-        return self._session.advance(self._until)
+        return self._session.advance(self._states[0].counters, self._until)
 
     def account(self, chunk: Chunk) -> None:
-        """Counts and writes what it told."""
-        for i, agent in enumerate(self.agents):
-            count(agent, self.statistics[i], chunk, chunk.told[i])
-            mine = {name: values[i] for name, values in chunk.infos.items()}
-            self.reports[i].after_updates(mine)
-            self.reports[i].after_step(chunk.before, agent.step)
+        """Counts and writes what it gave."""
+        for i, trainee in enumerate(self.trainees):
+            training, report = self._states[i], self.reports[i]
+            before = training.counters.step
+            counters = counted(self._schedule, training.counters, chunk)
+            self._states[i] = training._replace(counters=counters)
+            trainee.commit(self._states[i])
+            record(self.statistics[i], chunk.steps, chunk.records[i])
+            report.note(counters, None)
+            report.after_updates({name: x[i] for name, x in chunk.infos.items()})
+            report.after_step(before)
 
-    def results(self) -> list[SeedRun]:
-        """Gives each agent what was trained."""
-        runs = []
-        for i, agent in enumerate(self.agents):
-            mine = jax.tree.map(lambda leaf, i=i: leaf[i], self._session.carry)
-            take_over(agent, mine)
-            agent._world = world(mine, self._constants[i], self.statistics[i])
+    def finish(self) -> list[History]:
+        """Gives each agent what was trained; writes the last rows."""
+        histories = []
+        for i, trainee in enumerate(self.trainees):
+            carry = jax.tree.map(lambda leaf, i=i: leaf[i], self._session.carry)
+            trainee.commit(
+                self._states[i]._replace(
+                    state=carry.state,
+                    memory=carry.memory,
+                    pending=carry.pending,
+                    environments=snapshot_of(
+                        carry, self._constants[i], self.statistics[i]
+                    ),
+                )
+            )
             self.reports[i].finish()
-            history = self.statistics[i].history(agent.step, agent.updates)
-            runs.append(SeedRun(agent.config.seed, agent, history))
-        return runs
+            counters = self._states[i].counters
+            history = self.statistics[i].history(counters.step, counters.updates)
+            histories.append(history)
+        return histories
 
 
 def train_seeds(
-    agent: "BaseAgent", env: JaxVectorEnv, n_env_steps: int, seeds: Sequence[int]
-) -> list[SeedRun]:
+    functions: CompiledFunctions,
+    programs: JaxPrograms,
+    states: Sequence[TrainingState],
+    trainees: Sequence[Trainee],
+    until: int,
+) -> list[History]:
     """Trains agents that differ in their seed alone, all by one program.
 
     On an accelerator all seeds are one batch. On a CPU a batch is as many as stay in a
     core's cache together, and the batches run on all cores.
 
     Args:
-        agent: What they are like; it is not trained itself.
-        env: The environments of each.
-        n_env_steps: Environment steps of each agent.
-        seeds: Of the agents.
+        functions: Of the agents.
+        programs: For a batch of them.
+        states: Where each seed begins; they share an empty memory.
+        trainees: One for each seed.
+        until: Environment steps of each agent.
 
     Returns:
-        One result for each seed, in order.
+        What happened, one for each seed, in order.
     """
-    # One that has trained may have rows, which are its own.
-    agent = copy.copy(agent)
-    agent._start()
-    agent._begin()
-    size = batch_of_seeds(agent.state, len(seeds))
-    programs = Programs(agent, env, n_seeds=size)
-    check(agent, programs)
-    agents = with_seeds(agent, seeds)
+    size = programs.n_seeds or 1
     groups = [
         Group(
-            agents[first : first + size],
+            functions,
             programs,
-            agent.memory,
-            agent._no_rows,
-            n_env_steps,
+            states[first : first + size],
+            trainees[first : first + size],
+            until,
             shown=first == 0,
         )
-        for first in range(0, len(agents), size)
+        for first in range(0, len(states), size)
     ]
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         for group in groups:
-            for one, report in zip(group.agents, group.reports, strict=True):
-                run_dir = one._own_run_dir()
+            for (subject, _), report in zip(group.trainees, group.reports, strict=True):
+                run_dir = subject.run_dir()
                 stack.enter_context(locked(run_dir))
-                write_system(run_dir, one)
+                write_system(run_dir, subject.agent, env_step=0)
                 stack.enter_context(report)
         interrupt = stack.enter_context(held_back())
-        while agents[0].step < n_env_steps:
+        step = 0
+        while step < until:
             # What the first one compiles, the others find.
             chunks = [groups[0].advance(), *pool.map(Group.advance, groups[1:])]
             for group, chunk in zip(groups, chunks, strict=True):
                 group.account(chunk)
+            step = int(chunks[0].steps[-1])
             interrupt.raise_if_pressed()
-        return [run for group in groups for run in group.results()]
+        return [history for group in groups for history in group.finish()]
 
 
 def batch_of_seeds(state: Any, n_seeds: int) -> int:
@@ -179,27 +213,6 @@ def batch_of_seeds(state: Any, n_seeds: int) -> int:
     cached = CACHED_BYTES // max(n_bytes(state), 1)
     at_most = max(1, min(cached, n_seeds // (os.cpu_count() or 1)))
     return max(math.gcd(n_seeds, size) for size in range(1, at_most + 1))
-
-
-def with_seeds(agent: "BaseAgent", seeds: Sequence[int]) -> list["BaseAgent"]:
-    """Returns new agents of an agent's config, one for each seed."""
-
-    def leaves(key: jax.Array) -> list[jax.Array]:
-        return [firm(leaf) for leaf in jax.tree.leaves(agent._make_state(key))]
-
-    keys = jnp.stack([stream_key(seed, Stream.INIT) for seed in seeds])
-    columns = jax.jit(jax.vmap(leaves))(keys)
-    # What they share: programs that are traced once.
-    _ = agent._host
-    structure, agents = jax.tree.structure(agent.state), []
-    for i, seed in enumerate(seeds):
-        new = copy.copy(agent)
-        new.config = replace(agent.config, seed=seed)
-        new.run_name = f"{agent.run_name}-seed{seed}"
-        new.state = jax.tree.unflatten(structure, [column[i] for column in columns])
-        new._start()
-        agents.append(new)
-    return agents
 
 
 def stacked(trees: Sequence[Any]) -> Any:

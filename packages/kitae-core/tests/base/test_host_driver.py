@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.training import by_loops, host
+from kitae.base.training import host_calls, host_driver
+from kitae.base.training.drivers import Drivers
 from kitae.base.xla import bulk
 from kitae.base.xla.callback import callback
 
@@ -21,14 +22,15 @@ def step_by_step(monkeypatch):
 
     def train(agent, env, n_env_steps):
         with monkeypatch.context() as patch:
-            patch.setattr(host, "can_loop", lambda agent: False)
+            patch.setattr(Drivers, "_can_run_programs", lambda *_: False)
             return agent.train(env, n_env_steps)
 
     return train
 
 
 def everything(agent):
-    return agent.state, agent.memory, agent._pending, agent.rows
+    training = agent.training_state
+    return training.state, training.memory, training.pending, training.counters.rows
 
 
 @pytest.mark.parametrize("skip_steps", [1, 3])
@@ -38,7 +40,7 @@ def test_does_as_step_by_step(
     world, step_by_step, autoreset_mode, skip_steps, log_frequency, short, monkeypatch
 ):
     # A warm-up of no more steps has no program of its own.
-    monkeypatch.setattr(by_loops, "SHORT", short)
+    monkeypatch.setattr(host_driver, "SHORT", short)
     agents, histories = [], []
     for train in (world.TableAgent.train, step_by_step):
         env = world.count_envs((3, 5), autoreset_mode)
@@ -67,7 +69,7 @@ def test_does_as_step_by_step(
 
 def test_programs_end_where_there_is_time_to_look(world, monkeypatch, step_by_step):
     # Each program is over after one group, or one step before the first update.
-    monkeypatch.setattr(by_loops, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(host_driver, "CHUNK_SECONDS", 0.0)
     agents = []
     for train in (world.TableAgent.train, step_by_step):
         env = world.count_envs((3, 5))
@@ -90,7 +92,9 @@ class Traced(gym.Wrapper):
         return super().step(action)
 
 
-@pytest.mark.parametrize("skip_steps, render_mode", [(1, None), (3, "rgb_array")])
+@pytest.mark.parametrize(
+    "skip_steps, render_mode", [(1, None), (3, None), (3, "rgb_array")]
+)
 def test_environments_step_in_the_thread_that_trains(world, skip_steps, render_mode):
     class Drawn(world.CountEnv):
         metadata: ClassVar = {"render_modes": ["rgb_array"]}
@@ -156,7 +160,7 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
     with monkeypatch.context() as patch:
-        patch.setattr(by_loops, "SimpleQueue", Interrupted)
+        patch.setattr(host_calls, "SimpleQueue", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             agent.train(env, 100)
     assert not [one for one in threading.enumerate() if one.name == "kitae-program"]
@@ -167,10 +171,11 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
 def test_what_others_hold_is_never_written_to(world):
     env = world.count_envs((3, 5))
     agent = world.make_agent(env)
-    nothing = jax.tree.map(np.copy, agent._no_rows)
+    empty = agent.functions.empty_rows(agent.training_state)
+    nothing = jax.tree.map(np.copy, empty)
     agent.train(env, 60)
     agent.train(env, 60)
-    jax.tree.map(np.testing.assert_array_equal, agent._no_rows, nothing)
+    jax.tree.map(np.testing.assert_array_equal, empty, nothing)
 
 
 @pytest.mark.parametrize("skip_steps", [1, 2])

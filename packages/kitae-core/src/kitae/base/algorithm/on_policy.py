@@ -1,0 +1,123 @@
+"""Learning from whole rollouts: what an update is, and when it is due."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base.algorithm.schedule import Plan
+from kitae.base.algorithm.state import Counters
+from kitae.buffer import Rollout
+from kitae.config import AlgoConfig
+from kitae.config.schedule import held_rows
+from kitae.types import Info, ProcessExperienceFn, State, UpdateStepFn
+
+
+def on_policy_learn(
+    rollout: Rollout,
+    process_experience: ProcessExperienceFn,
+    update_step: UpdateStepFn,
+    n_epochs: int,
+    batch_size: int,
+) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
+    """Composes one update: process the rollout, then passes over its shuffled rows.
+
+    Args:
+        rollout: The storage.
+        process_experience: The user's; its leaves are `[length, n_envs, ...]`, in and
+            out.
+        update_step: The user's; its leaves are `[batch_size, ...]`.
+        n_epochs: Passes over the rollout.
+        batch_size: Rows in one gradient update; divides the rollout's rows.
+
+    Returns:
+        The pure `learn(state, memory, key) -> (state, memory, info)`; the memory
+        comes back empty, and `info` is the mean over all gradient updates.
+    """
+
+    def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
+        process_key, epochs_key = jax.random.split(key)
+        processed = process_experience(state, process_key, memory.data)
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), processed)
+        n_rows = jax.tree.leaves(rows)[0].shape[0]
+
+        def minibatch(
+            state: State, order_and_key: tuple[jax.Array, jax.Array]
+        ) -> tuple[State, Info]:
+            order, key = order_and_key
+            batch = jax.tree.map(lambda x: x[order], rows)
+            return update_step(state, key, batch)
+
+        def epoch(state: State, key: jax.Array) -> tuple[State, Info]:
+            order_key, update_key = jax.random.split(key)
+            every_row = jnp.arange(n_rows, dtype=jnp.int32)
+            order = jax.random.permutation(order_key, every_row)
+            order = order.reshape(-1, batch_size)
+            keys = jax.random.split(update_key, order.shape[0])
+            return jax.lax.scan(minibatch, state, (order, keys))
+
+        keys = jax.random.split(epochs_key, n_epochs)
+        state, infos = jax.lax.scan(epoch, state, keys)
+        return state, rollout.clear(memory), jax.tree.map(jnp.mean, infos)
+
+    return learn
+
+
+class OnPolicySchedule:
+    """An update when every environment has given `max_buffer_size` rows.
+
+    Args:
+        config: Of the agent.
+    """
+
+    overlaps = False
+
+    def __init__(self, config: AlgoConfig) -> None:
+        update, (n_rows, _) = config.update_cfg, held_rows(config)
+        self._n_envs = config.env_cfg.n_envs
+        self._length = update.max_buffer_size
+        self._each_time = update.n_epochs * (n_rows // update.batch_size)
+
+    def due(self, counters: Counters) -> bool:
+        """Whether the rollout is full; the device need not be asked."""
+        return bool(np.all(counters.rows >= self._length))
+
+    def plan(self, counters: Counters, left: int) -> Plan:
+        """Plans the rest of a rollout that was begun, then whole ones."""
+        held = int(counters.rows[0]) % self._length
+        if left < self._length - held:
+            return Plan(1, left, learns=False)
+        if held:
+            return Plan(self._length - held, 1, learns=True)
+        return Plan(self._length, left // self._length, learns=True)
+
+    def after_reset(self, counters: Counters) -> Counters:
+        """Begins a rollout: none continues across a reset of all environments."""
+        return counters._replace(rows=np.zeros_like(counters.rows))
+
+    def after_step(
+        self, counters: Counters, valid: np.ndarray, n_steps: int
+    ) -> Counters:
+        """Counts a vector step and its rows."""
+        step, iteration, updates, rows = counters
+        return Counters(step + n_steps, iteration + 1, updates, rows + valid)
+
+    def after_update(self, counters: Counters) -> Counters:
+        """Counts the gradient updates of one update, which empties the rollout."""
+        return counters._replace(
+            updates=counters.updates + self._each_time,
+            rows=np.zeros_like(counters.rows),
+        )
+
+    def after_iterations(
+        self, counters: Counters, n_iterations: int, n_updates: int
+    ) -> Counters:
+        """Counts iterations, and what they leave in the rollout."""
+        return Counters(
+            counters.step + n_iterations * self._n_envs,
+            counters.iteration + n_iterations,
+            counters.updates + n_updates * self._each_time,
+            (counters.rows + n_iterations) % self._length,
+        )

@@ -1,0 +1,220 @@
+"""Trains on the host by programs of many vector steps, which call the environments."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kitae.base.algorithm.acting import Acted
+from kitae.base.algorithm.state import TrainingState, device_step
+from kitae.base.common.pytrees import owned
+from kitae.base.training.driver import Advance
+from kitae.base.training.functions import CompiledFunctions, act_arguments
+from kitae.base.training.host_calls import (
+    CalledEnvironments,
+    HostConstants,
+    HostState,
+    Stepper,
+    goes_on,
+)
+from kitae.base.training.host_environments import HostEnvironments
+from kitae.base.training.programs import Carry, Functions, Limits, Programs
+from kitae.base.xla import bulk
+from kitae.base.xla.drawn import MAX_BYTES
+from kitae.config.schedule import next_stop, steps_logged, warm_up
+from kitae.types import Info
+
+# How long the host waits at most before it looks whether there is something to do.
+CHUNK_SECONDS = 0.25
+# Vector steps that are sooner taken one by one than a program for them is compiled.
+SHORT = 1_000
+# Vector steps of one program.
+MAX_LENGTH = 1_024
+
+
+class HostPrograms(Programs):
+    """The programs that train one agent in environments on the host.
+
+    Args:
+        functions: Of the agent, compiled; their traces are used again.
+        names: Of several agents.
+
+    Attributes:
+        called: The environments as the programs see them.
+        begin: Acts for the first time; see `kitae.base.algorithm.acting.ActFn`.
+    """
+
+    def __init__(self, functions: CompiledFunctions, names: Any) -> None:
+        algorithm = functions.algorithm
+        self.called = CalledEnvironments(algorithm.config.env_cfg.n_rows)
+        # An environment may spend steps on resets, which do not count.
+        steps = min(9 * steps_logged(algorithm.config) // 8 + 1, MAX_LENGTH)
+        super().__init__(
+            algorithm,
+            Functions(functions.act.jitted, functions.add, functions.learn.function),
+            self.called,
+            Limits(steps, MAX_BYTES, quick_ahead_bytes=float("inf")),
+            names=names,
+            going=goes_on,
+        )
+        self.begin = jax.jit(
+            functions.act.jitted,
+            static_argnames="names",
+            compiler_options=bulk.quickly_compiled(),
+        )
+
+
+class HostDriver:
+    """Takes vector steps as `StepByStep` does, many in one program.
+
+    Args:
+        functions: Of the agent, compiled.
+        programs: Made of them.
+        environments: Of this training.
+        training: Where it begins; its arrays are given up.
+    """
+
+    is_sound = True
+
+    def __init__(
+        self,
+        functions: CompiledFunctions,
+        programs: HostPrograms,
+        environments: HostEnvironments,
+        training: TrainingState,
+    ) -> None:
+        self._functions = functions
+        self._algorithm = functions.algorithm
+        self._config = functions.algorithm.config
+        self._environments = environments
+        self._training = training
+        self._programs = programs
+        self._observation: Any
+        self._acted: Acted
+        self.statistics = environments.statistics
+        self.info: Info | None = None
+        self.reset()
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self._environments.counters.step
+
+    @property
+    def training(self) -> TrainingState:
+        """The newest state."""
+        return self._training._replace(counters=self._environments.counters)
+
+    def advance(self, until: int, interrupted: Callable[[], bool]) -> Advance:
+        """Takes steps until the host has something to do.
+
+        A short warm-up is taken step by step: the program for it would take longer to
+        compile.
+        """
+        learns = self._environments.update_due
+        left = warm_up(self._config) - self.step
+        if not learns and left <= SHORT * self._config.env_cfg.n_envs:
+            return self._one_step()
+        return self._many_steps(learns, until, interrupted)
+
+    def settle(self) -> None:
+        """Adds the rows of the newest step to the memory."""
+        self._training = self._functions.settled(self._training)
+
+    def reset(self) -> None:
+        """Resets the environments: no sequence of rows continues across that."""
+        self._training = self._functions.restarted(self._training)
+        n_rows = self._config.env_cfg.n_rows
+        remembered = self._algorithm.nothing_remembered(n_rows)
+        self._act(self._environments.reset(), *remembered)
+
+    def finish(self) -> None:
+        """Does nothing: an update that is due comes with the next step."""
+
+    def _act(self, observation: Any, hidden_state: Any, first: Any) -> None:
+        training = self.training
+        state, key, number, *rest = act_arguments(
+            training, observation, hidden_state, first
+        )
+        acted = self._programs.begin(
+            state, key, np.uint32(number), *rest, names=training.names
+        )
+        self._observation, self._acted = observation, owned(acted)
+
+    def _one_step(self) -> Advance:
+        """Takes one step that no update comes before, without a program of many."""
+        before, acted = self.step, self._acted
+        self.settle()
+        step = self._environments.step(np.asarray(acted.actions))
+        rows = self._algorithm.rows(self._observation, acted, step)
+        self._training = self._training._replace(pending=(rows, step.valid))
+        hidden_state = acted.next_hidden_state
+        first = None if hidden_state is None else step.first
+        self._act(step.observation, hidden_state, first)
+        return Advance(before, {})
+
+    def _many_steps(
+        self, learns: bool, until: int, interrupted: Callable[[], bool]
+    ) -> Advance:
+        """Takes many steps in one program, whose groups begin with an update or not."""
+        size = self._config.skip_steps if learns else 1
+        constants, carry = self._arguments()
+        kinds = dict.fromkeys([(self._config.skip_steps, True), (size, learns)])
+        if not all(self._programs.knows(*kind) for kind in kinds):
+            self._programs.make(kinds, constants, carry)
+        program = self._programs.loop(size, learns)
+        environments, ends_at = self._environments, time.perf_counter() + CHUNK_SECONDS
+        train_cfg = self._config.train_cfg
+        stop = next_stop(
+            self.step, until, train_cfg.log_frequency, train_cfg.save_frequency
+        )
+
+        def is_enough(n: int) -> bool:
+            if environments.counters.step >= stop:
+                return True
+            if learns and n % size:
+                return False  # a group that was begun is finished
+            if n == size * program.length or environments.update_due != learns:
+                return True
+            return interrupted() or time.perf_counter() >= ends_at
+
+        def run() -> Carry:
+            number = environments.counters.iteration
+            after, _ = program(constants, carry, number, program.length)
+            return jax.block_until_ready(after)
+
+        stepper = Stepper(
+            environments, self._observation, size if learns else None, is_enough
+        )
+        with self._programs.called.calls.to(stepper):
+            after = stepper.serve(run)
+        self._training = self._training._replace(
+            state=after.state, memory=after.memory, pending=after.pending
+        )
+        self._observation, self._acted = after.env.observation, after.acted
+        if learns:
+            self.info = after.info
+        if stepper.error is not None:
+            raise stepper.error
+        return Advance(stepper.before, {})
+
+    def _arguments(self) -> tuple[HostConstants, Carry]:
+        """Returns what a program takes, in arrays that it may write into."""
+        training = self.training
+        shapes = self._functions.info_shapes(training)
+        carry = Carry(
+            training.state,
+            training.memory,
+            HostState(self._observation, device_step(self.step), np.bool_(True)),
+            self._acted,
+            training.pending or self._functions.empty_rows(training),
+            jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes),
+        )
+        # Arrays of numpy stay those of others.
+        carry = jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), carry
+        )
+        return HostConstants(training.keys.interact, training.keys.learn), carry
