@@ -33,7 +33,7 @@ def everything(agent):
     return training.state, training.memory, training.pending, training.counters.rows
 
 
-@pytest.mark.parametrize("skip_steps", [1, 3])
+@pytest.mark.parametrize("skip_steps", [1, 2, 3])
 @pytest.mark.parametrize("log_frequency", [7, 1_000])
 @pytest.mark.parametrize("short", [0, 1_000])
 def test_does_as_step_by_step(

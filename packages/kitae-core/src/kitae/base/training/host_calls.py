@@ -84,9 +84,13 @@ class Calls:
         """Returns the leaves of the `Reply` to the actions that were sent."""
         return self._stepper.replies.get()
 
+    def exchange(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
+        """Returns the leaves of the `Reply` to these actions."""
+        return self._stepper.exchange(actions)
+
 
 class Stepper:
-    """Steps the environments for one run of a program, in the thread that makes it.
+    """Steps the environments for one run of a program, in the thread that trains.
 
     Args:
         environments: Of this training.
@@ -94,6 +98,7 @@ class Stepper:
         learns_every: Steps from one update to the next; the first step has one. None:
             there is none.
         is_enough: `(n) -> bool`, whether the program ends after `n` steps.
+        in_program: Whether the thread that runs the program steps them: XLA's.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Stepper:
         observation: Any,
         learns_every: int | None,
         is_enough: Callable[[int], bool],
+        in_program: bool,
     ) -> None:
         self._environments = environments
         self._learns_every = learns_every
@@ -114,18 +120,24 @@ class Stepper:
         self._numbers = np.zeros((4, n_rows), np.float32)
         self._control = np.zeros(2, np.int32)
         self._n = 0
+        self._in_program = in_program
         self.before = environments.counters.step
         self.error: BaseException | None = None
         self.requests: SimpleQueue = SimpleQueue()
         self.replies: SimpleQueue = SimpleQueue()
 
-    def serve(self, program: Callable[[], Any]) -> Any:
-        """Calls `program()` in another thread; steps the environments in this one."""
+    def run(self, program: Callable[[], Any]) -> Any:
+        """Calls `program()` in another thread; steps the environments in this one.
+
+        Where it does not matter who steps them, the program's thread does.
+        """
+        if self._in_program:
+            return jax.block_until_ready(program())
         outcome: Future = Future()
 
         def call() -> None:
             try:
-                outcome.set_result(program())
+                outcome.set_result(jax.block_until_ready(program()))
             except BaseException as error:
                 outcome.set_exception(error)
             finally:
@@ -138,7 +150,15 @@ class Stepper:
             actions = self._next()
         return outcome.result()
 
+    def exchange(self, actions: np.ndarray) -> list[Any]:
+        """Returns the leaves of the `Reply`; called by a program."""
+        if self._in_program:
+            return self.reply(actions)
+        self.requests.put(np.array(actions))
+        return self.replies.get()
+
     def _next(self) -> np.ndarray | None:
+        """Returns the actions that the program sends; None: it has ended."""
         while True:
             try:
                 return self.requests.get()
@@ -182,26 +202,28 @@ class Stepper:
 class CalledEnvironments:
     """Has the host step the environments; see `TracedEnvironments`.
 
-    The host is asked before an update and answers after it: it steps the environments
-    while the update runs.
-
     Args:
         n_rows: Rows of a vector step.
+        beside: Whether the host is asked before an update and answers after it: it then
+            steps the environments while the update runs.
 
     Attributes:
         calls: What the programs call.
     """
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, beside: bool) -> None:
         self._n_rows = n_rows
+        self._beside = beside
         self.calls = Calls()
 
     def send(self, carry: Carry) -> jax.Array:
-        """Passes actions on to the host.
+        """Passes actions on to the host, if it steps beside an update.
 
         The count of steps is sent too: with it, the call is part of the loop even where
         actions depend on no earlier step.
         """
+        if not self._beside:
+            return carry.acted.actions
         nothing = jax.ShapeDtypeStruct((), jnp.int32)
         args = carry.acted.actions, carry.env.step
         (sent,) = callback(self.calls.send, [nothing], *args)
@@ -219,7 +241,8 @@ class CalledEnvironments:
         control = jax.ShapeDtypeStruct((2,), jnp.int32)
         leaves, structure = jax.tree.flatten(Reply(seen, seen, numbers, control))
         shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-        reply = callback(self.calls.receive, shapes, sent, some_of(state))
+        call = self.calls.receive if self._beside else self.calls.exchange
+        reply = callback(call, shapes, sent, some_of(state))
         observation, successor, numbers, control = jax.tree.unflatten(structure, reply)
         reward, *flags = numbers
         n_steps, is_more = control

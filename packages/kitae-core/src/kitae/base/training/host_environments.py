@@ -14,6 +14,7 @@ from kitae.base.recording.statistics import EpisodeStatistics
 from kitae.config import AlgoConfig
 from kitae.envs import HostEnv, HostStep, as_vector_env
 from kitae.envs.pettingzoo import PettingZooEnvs
+from kitae.envs.threads import may_step_anywhere
 
 
 def host_env(
@@ -91,6 +92,7 @@ class HostEnvironments:
     Attributes:
         counters: The newest.
         statistics: Of the episodes of this training.
+        any_thread: Whether it does not matter which thread steps them.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class HostEnvironments:
         check_n_envs(algorithm.config, env.n_envs)
         self.counters = counters
         self.statistics = EpisodeStatistics(env.n_envs)
+        self.any_thread = isinstance(env, HostEnv) and may_step_anywhere(env.env)
         self._env = env
         self._seed = seed
         self._n_agents = algorithm.config.env_cfg.n_agents

@@ -268,19 +268,26 @@ class Programs:
                 continue
             body = partial(self._iterate, learning)
             numbers = first + jnp.arange(start, end, dtype=jnp.uint32)
-            carry, (record, new) = self._run(body, constants, carry, numbers)
+            # A group that was begun has one step at least; then it may be over.
+            once = end - start == 1 and (start == 0 or self._going is None)
+            run = self._once if once else self._many
+            carry, (record, new) = run(body, constants, carry, numbers)
             records += [] if record is None else [record]
             info |= new
         return carry, (jnp.concatenate(records) if records else None, info)
 
-    def _run(
+    def _once(
         self, body: Any, constants: Any, carry: Carry, numbers: jax.Array
     ) -> tuple[Carry, Any]:
-        """Runs one iteration, or several in a loop."""
+        """Runs one iteration."""
+        carry, (record, info) = body(constants, carry, numbers[0])
+        return carry, (None if record is None else record[None], info)
+
+    def _many(
+        self, body: Any, constants: Any, carry: Carry, numbers: jax.Array
+    ) -> tuple[Carry, Any]:
+        """Runs iterations in a loop."""
         n = len(numbers)
-        if n == 1:
-            carry, (record, info) = body(constants, carry, numbers[0])
-            return carry, (None if record is None else record[None], info)
         parts = bulk.split(body, constants, carry, numbers[0])
         values = bulk.ahead(parts, constants, numbers)
         return bulk.loop(
