@@ -75,7 +75,7 @@ class Calls:
         finally:
             del self._stepper
 
-    def send(self, actions: np.ndarray, after: np.ndarray) -> list[Any]:
+    def send(self, actions: np.ndarray) -> list[Any]:
         """Passes actions on; returns at once."""
         self._stepper.requests.put(np.array(actions))
         return [np.int32(0)]
@@ -219,14 +219,15 @@ class CalledEnvironments:
     def send(self, carry: Carry) -> jax.Array:
         """Passes actions on to the host, if it steps beside an update.
 
-        The count of steps is sent too: with it, the call is part of the loop even where
-        actions depend on no earlier step.
+        Actions that depend on no earlier step are tied to one: they would be sent ahead
+        of the loop otherwise.
         """
         if not self._beside:
             return carry.acted.actions
         nothing = jax.ShapeDtypeStruct((), jnp.int32)
-        args = carry.acted.actions, carry.env.step
-        (sent,) = callback(self.calls.send, [nothing], *args)
+        tied = carry.acted.actions, carry.env.step
+        actions, _ = jax.lax.optimization_barrier(tied)
+        (sent,) = callback(self.calls.send, [nothing], actions)
         return sent
 
     def step(
