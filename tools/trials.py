@@ -56,10 +56,10 @@ def build_wheel(package: Package, folder: Path) -> Path:
     return next(out.glob("*.whl"))
 
 
-def new_environment(folder: Path) -> Path:
+def new_environment(folder: Path, python: str = sys.executable) -> Path:
     """Makes an empty virtual environment in a folder and returns its Python."""
     venv = folder / "venv"
-    run(*UV, "venv", "-q", "--clear", "--python", sys.executable, venv, cwd=folder)
+    run(*UV, "venv", "-q", "--clear", "--python", python, venv, cwd=folder)
     return venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
 
 
