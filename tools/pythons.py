@@ -48,10 +48,9 @@ def make_environment(version: str, interpreter: str) -> Path:
     ours = [part for package in read_packages(ROOT) for part in ("-e", package.path)]
     install(python, *ours, "--group", "suite", cwd=ROOT)
     if os.environ.get("KITAE_JAX") == "nightly":
-        # A version such as 0.dev0 allows those before a release, of this package alone.
-        newest = ("--upgrade-package=jax", "jax>=0.dev0")
-        newest += ("--upgrade-package=jaxlib", "jaxlib>=0.dev0")
-        install(python, "--index", NIGHTLY, *newest, cwd=ROOT)
+        newer = ("--upgrade-package=jax", "--upgrade-package=jaxlib")
+        newer += ("--prerelease=allow", "--index", NIGHTLY)
+        install(python, *newer, "jax", "jaxlib", cwd=ROOT)
     return python
 
 
