@@ -408,12 +408,15 @@ def test_eight_devices_are_not_one(clone):
 def test_the_workflow_runs_the_commands_that_are_here():
     envs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["envs"]
     text = "".join(p.read_text() for p in ROOT.glob(".github/workflows/*.yml"))
-    commands = re.findall(r"tools/hatch run (.+)", text.replace("${{ matrix.", ""))
-    assert "integration.backend }}:test" in commands
+    commands = re.findall(r"tools/hatch run (.+)", text)
+    assert "integration.${{ matrix.backend }}:test" in commands
+    assert "pythons.py${{ matrix.version }}:test" in commands
     for command in commands:
-        env, _, script = command.replace("backend }}", "").split(" ")[0].rpartition(":")
-        assert script in envs[env.rstrip(".") or "default"]["scripts"]
-    backends = re.findall(r"backend: \[(.*)\]", text)
-    assert [entry.split(", ") for entry in backends] == [
-        envs["integration"]["matrix"][0]["backend"]
-    ]
+        chosen = re.sub(r"\$\{\{.*?\}\}", "*", command).split(" ")[0]
+        env, _, script = chosen.rpartition(":")
+        assert script in envs[env.partition(".")[0] or "default"]["scripts"]
+    for variable, env in (("backend", "integration"), ("version", "pythons")):
+        lists = re.findall(rf"^ *{variable}: \[(.*)\]", text, re.M)
+        assert [entry.replace('"', "").split(", ") for entry in lists] == [
+            envs[env]["matrix"][0][variable]
+        ]
