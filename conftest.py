@@ -5,6 +5,8 @@ import signal
 from importlib.metadata import version
 from pathlib import Path
 
+from packaging.version import Version
+
 # What a test computes takes a moment, what XLA would optimise of it most of a minute.
 # Set before JAX is imported, and for the processes that tests start.
 os.environ.setdefault(
@@ -12,7 +14,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0"
     + (
         " --xla_cpu_use_fusion_emitters=false"
-        if tuple(map(int, version("jaxlib").split(".")[:3])) < (0, 11, 1)
+        if Version(version("jaxlib")).release < (0, 11, 1)
         else ""  # no later one knows that flag, and one that is unknown ends a process
     ),
 )

@@ -7,10 +7,12 @@ Building the wheels and trying each one outside this tree is a command of its ow
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -440,6 +442,18 @@ def test_what_is_installed_together_follows_the_declared_siblings(wheels):
         "kitae-modules": ["kitae-modules"],
         "kitae-timesteps": ["kitae-timesteps"],
     }
+
+
+def test_the_pythons_that_packages_name_are_tested(wheels):
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tested = root["tool"]["hatch"]["envs"]["pythons"]["matrix"][0]["version"]
+    for package in wheels.read_packages(ROOT):
+        project = package.pyproject["project"]
+        named = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+        # The last ones that are tested may not be named yet.
+        assert len(named) >= 2, package.name
+        assert named == tested[: len(named)], package.name
+        assert project["requires-python"] == f">={tested[0]}"
 
 
 # What an import costs

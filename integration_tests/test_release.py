@@ -402,18 +402,56 @@ def test_eight_devices_are_not_one(clone):
     assert (code, printed) == (1, f"integration on cpu8: {text}\n")
 
 
+# Pythons
+
+PLACES = ("PATH", "PYENV_ROOT", "UV_PYTHON_INSTALL_DIR")
+
+
+@pytest.mark.parametrize("required", ["0", "1"])
+def test_a_python_that_is_not_here_is_one_line(clone, tmp_path, required):
+    environ = dict.fromkeys(PLACES, str(tmp_path / "nothing"))
+    code, printed = clone.run(
+        "pythons", "3.13", KITAE_REQUIRE_PYTHON=required, **environ
+    )
+    word = {"0": "skipped, not", "1": "REQUIRED, BUT NOT"}[required]
+    assert (code, printed) == (
+        int(required),
+        f"Python 3.13: {word} on this machine\n",
+    )
+
+
+def test_a_python_of_pyenv_is_found_behind_one_that_does_not_start(
+    tool, monkeypatch, tmp_path
+):
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in PLACES:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    program = tmp_path / "PYENV_ROOT" / "versions" / f"{version}.0" / "bin"
+    program.mkdir(parents=True)
+    program /= f"python{version}"
+    program.symlink_to(Path(sys.executable).resolve())
+    shim = tmp_path / "PATH" / program.name
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    assert Path(tool("pythons").find_python(version)).samefile(program)
+
+
 # The workflow
 
 
 def test_the_workflow_runs_the_commands_that_are_here():
     envs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["envs"]
     text = "".join(p.read_text() for p in ROOT.glob(".github/workflows/*.yml"))
-    commands = re.findall(r"tools/hatch run (.+)", text.replace("${{ matrix.", ""))
-    assert "integration.backend }}:test" in commands
+    commands = re.findall(r"tools/hatch run (.+)", text)
+    assert "integration.${{ matrix.backend }}:test" in commands
+    assert "pythons.py${{ matrix.version }}:test" in commands
     for command in commands:
-        env, _, script = command.replace("backend }}", "").split(" ")[0].rpartition(":")
-        assert script in envs[env.rstrip(".") or "default"]["scripts"]
-    backends = re.findall(r"backend: \[(.*)\]", text)
-    assert [entry.split(", ") for entry in backends] == [
-        envs["integration"]["matrix"][0]["backend"]
-    ]
+        chosen = re.sub(r"\$\{\{.*?\}\}", "*", command).split(" ")[0]
+        env, _, script = chosen.rpartition(":")
+        assert script in envs[env.partition(".")[0] or "default"]["scripts"]
+    for variable, env in (("backend", "integration"), ("version", "pythons")):
+        lists = re.findall(rf"^ *{variable}: \[(.*)\]", text, re.M)
+        assert [entry.replace('"', "").split(", ") for entry in lists] == [
+            envs[env]["matrix"][0][variable]
+        ]

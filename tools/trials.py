@@ -56,10 +56,10 @@ def build_wheel(package: Package, folder: Path) -> Path:
     return next(out.glob("*.whl"))
 
 
-def new_environment(folder: Path) -> Path:
+def new_environment(folder: Path, python: str = sys.executable) -> Path:
     """Makes an empty virtual environment in a folder and returns its Python."""
     venv = folder / "venv"
-    run(*UV, "venv", "-q", "--clear", "--python", sys.executable, venv, cwd=folder)
+    run(*UV, "venv", "-q", "--clear", "--python", python, venv, cwd=folder)
     return venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
 
 
@@ -76,13 +76,19 @@ def installed(python: Path, cwd: Path) -> dict[str, str]:
     return {normalized(entry["name"]): entry["version"] for entry in json.loads(listed)}
 
 
+def read_requirements(lines: Iterable[str]) -> list[Requirement]:
+    """Requirements, less those whose marker is for another Python or system."""
+    read = map(Requirement, lines)
+    return [one for one in read if one.marker is None or one.marker.evaluate()]
+
+
 def needed_by_tests(name: str) -> list[Requirement]:
     """What a package's tests need: the dependency group of its name."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found = []
     for entry in pyproject["dependency-groups"][name]:
         if isinstance(entry, str):
-            found.append(Requirement(entry))
+            found += read_requirements([entry])
         else:
             found += needed_by_tests(entry["include-group"])
     return found
@@ -94,7 +100,7 @@ def declared(package: Package, extras: Collection[str] = ()) -> list[Requirement
     lines = list(project.get("dependencies", []))
     for extra in extras:
         lines += project["optional-dependencies"][extra]
-    return [Requirement(line) for line in lines]
+    return read_requirements(lines)
 
 
 def install_tests(python: Path, name: str, cwd: Path) -> None:

@@ -394,8 +394,10 @@ def test_another_lambda_is_not_traced_again(monkeypatch):
 @pytest.mark.parametrize("width, together", [(64, True), (5_000, False)])
 def test_time_is_walked_in_one_kernel_where_rows_are_small(width, together):
     steps = jnp.ones((10, width))
-    program = jax.jit(lambda x: compute_lambda_returns(x, x, x, 0.9))
-    assert (ONE_KERNEL in program.lower(steps).compile().as_text()) == together
+    lowered = jax.jit(lambda x: compute_lambda_returns(x, x, x, 0.9)).lower(steps)
+    assert (ONE_KERNEL in lowered.as_text()) == together
+    # From 0.12 on, XLA also chooses one kernel where nobody asks for it.
+    assert not together or ONE_KERNEL in lowered.compile().as_text()
 
 
 @pytest.mark.parametrize("shape", [(1,), (1_000, 64), (3, 4_096), (20_000, 512)])

@@ -144,6 +144,17 @@ def test_a_worker_killed_in_a_step_is_named(shared_memory):
         play(env)
 
 
+def test_the_error_of_a_killed_worker_holds_no_buffer_of_its_pipe():
+    with host(member(), member()) as env:
+        play(env)
+        process = env.env.unwrapped.processes[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with error_within(5, KILLED + "vector step 5$") as caught:
+            env.step(np.zeros(2, int))
+    assert caught.value.__context__ is None
+
+
 def test_a_worker_killed_in_a_reset_is_named():
     with (
         host(member(), member(reset=die())) as env,

@@ -320,10 +320,11 @@ class _Pipe:
         return getattr(self._pipe, name)
 
     def send(self, message: Any) -> None:
-        try:
-            self._pipe.send(message)
-        except ConnectionError:
-            raise self._call.died(self._index) from None
+        with suppress(ConnectionError):
+            return self._pipe.send(message)
+        # Outside of an `except`, whose error would be this one's context. Its traceback
+        # holds a buffer of which Python 3.13 complains where a cycle is collected.
+        raise self._call.died(self._index)
 
     def recv(self) -> Any:
         pieces = 0
