@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -188,6 +189,9 @@ def test_a_root_without_packages_does_not_pass(tmp_path):
 
 # What the layers allow
 
+LINTED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+N_CONTRACTS = len(LINTED["importlinter"]["contracts"])
+
 
 def lint_imports(root):
     program = shutil.which("lint-imports", path=BIN)
@@ -207,7 +211,7 @@ def lint_imports(root):
 def test_the_layers_hold():
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
-    assert "Contracts: 4 kept, 0 broken." in done.stdout
+    assert f"Contracts: {N_CONTRACTS} kept, 0 broken." in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,8 @@ def test_an_upward_import_breaks_a_layer(tree, importer, target, broken):
     write(tree, {f"packages/{importer}/planted.py": f"import {target}\n"})
     done = lint_imports(tree)
     assert done.returncode == 1
-    assert f"Contracts: {4 - broken} kept, {broken} broken." in done.stdout
+    kept = N_CONTRACTS - broken
+    assert f"Contracts: {kept} kept, {broken} broken." in done.stdout
     assert f"kitae.{importer.rsplit('/', 1)[1]}.planted -> {target}" in done.stdout
 
 
@@ -443,8 +448,8 @@ def test_importing_the_targets_costs_little_more_than_jax():
         "import time, jax; start = time.perf_counter(); import kitae.timesteps;"
         "print(time.perf_counter() - start)"
     )
-    # Other work on the machine can only make it slower: the best of three counts.
-    assert min(float(python("-c", code).stdout) for _ in range(3)) <= 0.1
+    # Other work on the machine can only make it slower: one of three is enough.
+    assert any(float(python("-c", code).stdout) <= 0.1 for _ in range(3))
 
 
 def test_importing_agents_and_runs_loads_nothing_that_they_may_not_need():
