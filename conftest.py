@@ -1,5 +1,6 @@
 """What every test of this repository runs with."""
 
+import gc
 import os
 import signal
 from importlib.metadata import version
@@ -19,6 +20,10 @@ os.environ.setdefault(
     ),
 )
 
+# As many processes test as there are cores: one thread in each computes, since several
+# threads that share a small array wait for each other longer than they compute.
+os.environ.setdefault("PJRT_NPROC", "1")
+
 # A process that a test starts would compile JAX's and our modules again: two seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(
@@ -26,6 +31,7 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
 
 # Most of a small test's time is XLA compiling what another test, or the last run of
 # the suite, has compiled before.
@@ -50,3 +56,29 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(
             number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL
         )
+
+
+# JAX keeps all that it has compiled: over the suite several GB in each process.
+KEPT_BYTES = 600_000_000
+resident_at_first = 0
+
+
+def resident():
+    """The bytes that this process has in memory; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def _compiled_programs_are_dropped():
+    """Between tests, and not after each: the next ones use many of them."""
+    global resident_at_first
+    resident_at_first = resident_at_first or resident()
+    yield
+    if resident() - resident_at_first > KEPT_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        resident_at_first = resident()

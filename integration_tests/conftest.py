@@ -19,14 +19,17 @@ def _inside_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root():
     return ROOT
 
 
-@pytest.fixture
-def write_page(tmp_path):
-    """Writes the Python of a Markdown page as one program, and returns its path."""
+@pytest.fixture(scope="session")
+def write_page(tmp_path_factory):
+    """Writes the Python of a Markdown page as one program, and returns its path.
+
+    The program is alone in its folder.
+    """
 
     def write(page, changes=()):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
@@ -34,14 +37,14 @@ def write_page(tmp_path):
         for old, new in changes:
             assert old in program, f"{page} has no {old!r} to replace"
             program = program.replace(old, new)
-        script = tmp_path / f"{page.stem}.py"
+        script = tmp_path_factory.mktemp(page.stem) / f"{page.stem}.py"
         script.write_text(program, encoding="utf-8")
         return script
 
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_page(write_page):
     """Runs the Python of a Markdown page as one program, and returns its names."""
     return lambda *page: runpy.run_path(str(write_page(*page)))

@@ -51,10 +51,13 @@ os.chdir(sys.argv[1])
 """
 
 
-def start(script, devices, *arguments, cwd):
+def start(script, devices, *arguments, cwd, quick=False):
+    """Starts it on some devices, compiled as users do or, if quick, as tests are."""
     path = cwd / f"script{'-'.join(arguments)}.py"
     path.write_text(AGENT + script, encoding="utf-8")
     flags = f"--xla_force_host_platform_device_count={devices}"
+    if quick:
+        flags += f" {os.environ['XLA_FLAGS']}"
     environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, str(path), *arguments],
@@ -72,10 +75,11 @@ def finished(process, timeout=500):
     return output
 
 
-def two_processes(script, cwd, timeout=500):
+def two_processes(script, cwd, timeout=500, quick=False):
     """Runs it on two processes of four devices, in the folders 0 and 1."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    for process in [start(JOINED + script, 4, i, port, cwd=cwd) for i in "01"]:
+    started = [start(JOINED + script, 4, i, port, cwd=cwd, quick=quick) for i in "01"]
+    for process in started:
         finished(process, timeout)

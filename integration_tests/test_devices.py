@@ -104,11 +104,11 @@ np.savez("state.npz", *leaves(agent.state), step=agent.step, updates=agent.updat
     ids=["update", "training", "priorities"],
 )
 def test_eight_devices(script, tmp_path):
-    finished(start(script, 8, cwd=tmp_path))
+    finished(start(script, 8, cwd=tmp_path, quick=True))
 
 
 def test_two_processes_train_one_agent(tmp_path):
-    two_processes(TRAINED_BY_TWO, cwd=tmp_path)
+    two_processes(TRAINED_BY_TWO, cwd=tmp_path, quick=True)
     states = [np.load(tmp_path / i / "state.npz") for i in "01"]
     assert int(states[0]["step"]) == 640
     assert int(states[0]["updates"]) == 38
@@ -119,7 +119,7 @@ def test_two_processes_train_one_agent(tmp_path):
     assert not (tmp_path / "1" / "runs").exists()
 
     # On one process with eight devices it is the same training.
-    finished(start(ONE_PROCESS, 8, cwd=tmp_path))
+    finished(start(ONE_PROCESS, 8, cwd=tmp_path, quick=True))
     alone = np.load(tmp_path / "alone.npz")
     for name in alone.files:
         np.testing.assert_allclose(

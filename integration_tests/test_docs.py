@@ -1,16 +1,19 @@
 """Every code block of README, CONTRIBUTING and docs runs as it stands.
 
 The Python of a page runs in an environment that has the five wheels to install from,
-and in it only what the page itself says to install.
+and in it only what the page itself says to install. Pages of one folder that say the
+same run one after another in one process, which imports JAX once.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
+import io
 import os
 import re
 import shlex
-import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import jax
 import pytest
 from filelock import FileLock
 from packaging.requirements import Requirement
+
+from kitae.algos import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -38,12 +43,14 @@ LANGUAGES = {"python", "sh", "toml", "text"}
 EVERYTHING = "kitae-algos"
 # With the filters of the other tests.
 RUN = """
-import runpy, sys, warnings
+import os, runpy, sys, warnings
 warnings.simplefilter("error")
 warnings.filterwarnings(
     "ignore", "jax.core", DeprecationWarning, "tensorflow_probability"
 )
-runpy.run_path(sys.argv[1])
+for program in sys.argv[1:]:
+    os.chdir(os.path.dirname(program))
+    runpy.run_path(program)
 """
 
 
@@ -74,9 +81,11 @@ def python_with(trials, tmp_path_factory):
 
     Each is made once, for all processes that run tests.
     """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    mine = tmp_path_factory.getbasetemp()
+    base = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
     wheels = base / "wheels"
+    # Byte code is kept by where a file lies: all environments are used at one place.
+    place = mine / "venv"
 
     def once(folder, make):
         folder.mkdir(exist_ok=True)
@@ -101,7 +110,10 @@ def python_with(trials, tmp_path_factory):
             trials.install(python, *links, *requirements, cwd=folder)
             return python
 
-        return once(folder, install)
+        python = once(folder, install)
+        place.unlink(missing_ok=True)
+        place.symlink_to(folder / "venv")
+        return place / python.relative_to(folder / "venv")
 
     return python_with
 
@@ -110,16 +122,29 @@ def has_python(page):
     return "```python" in page.read_text("utf-8")
 
 
-@pytest.mark.parametrize("page", list(filter(has_python, PAGES)), ids=name_of)
-def test_python_blocks_run(page, write_page, python_with, trials):
-    program = write_page(page, SHORTENED.get(page.name, []))
-    python = python_with(requirements_of(page))
+def pages_together():
+    """The pages with Python, by what they say to install and by their folder."""
+    found = {}
+    for page in filter(has_python, PAGES):
+        found.setdefault((*requirements_of(page), page.parent), []).append(page)
+    return found.values()
+
+
+def names_of(pages):
+    return ", ".join(map(name_of, pages))
+
+
+@pytest.mark.parametrize("pages", pages_together(), ids=names_of)
+def test_python_blocks_run(pages, write_page, python_with, trials):
+    programs = [write_page(page, SHORTENED.get(page.name, [])) for page in pages]
+    python = python_with(requirements_of(pages[0]))
     trials.run(
         python,
-        *("-P", "-c", RUN, program),
-        cwd=program.parent,
+        *("-P", "-c", RUN, *programs),
+        cwd=programs[0].parent,
         JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        PYTHONPYCACHEPREFIX=python.parents[2] / trials.BYTE_CODE,
     )
 
 
@@ -144,9 +169,12 @@ def shell_commands():
 
 @functools.cache
 def help_of(*command):
-    return subprocess.run(
-        ["kitae", *command, "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["kitae", *command, "--help"])
+        with pytest.raises(SystemExit):
+            cli.main()
+    return said.getvalue()
 
 
 @pytest.mark.parametrize("command", list(shell_commands()))

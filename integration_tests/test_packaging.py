@@ -190,7 +190,8 @@ def test_a_root_without_packages_does_not_pass(tmp_path):
 
 # What the layers allow
 
-N_CONTRACTS = 6
+LINTED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+N_CONTRACTS = len(LINTED["importlinter"]["contracts"])
 
 
 def lint_imports(root):
@@ -464,8 +465,8 @@ def test_importing_the_targets_costs_little_more_than_jax():
         "import time, jax; start = time.perf_counter(); import kitae.timesteps;"
         "print(time.perf_counter() - start)"
     )
-    # Other work on the machine can only make it slower: the best of three counts.
-    assert min(float(python("-c", code).stdout) for _ in range(3)) <= 0.1
+    # Other work on the machine can only make it slower: one of three is enough.
+    assert any(float(python("-c", code).stdout) <= 0.1 for _ in range(3))
 
 
 def test_importing_agents_and_runs_loads_nothing_that_they_may_not_need():
