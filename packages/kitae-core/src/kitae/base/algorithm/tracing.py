@@ -13,7 +13,7 @@ import numpy as np
 
 from kitae.base.algorithm.multi_agent import Names, by_name, joined
 from kitae.base.common.pytrees import firm, same_leaves
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla.stepping import HoistedFunction
 from kitae.envs.functional import where_env
 from kitae.types import Info, State
 
@@ -108,7 +108,7 @@ class ActFn:
         self._add = add
         self.jitted = jax.jit(self.pure, static_argnames="names")
         # By the number of rows: their shapes do not differ otherwise.
-        self._drawn: dict[tuple[int, Names | None], Drawn] = {}
+        self._drawn: dict[tuple[int, Names | None], HoistedFunction] = {}
         self.traceable = True
 
     def __call__(
@@ -151,12 +151,12 @@ class ActFn:
         rest = state, step, observation, *remembered
         return self._drawn_of(observation).both(added, key_data, iteration, *rest)
 
-    def _drawn_of(self, observation: Any) -> Drawn:
+    def _drawn_of(self, observation: Any) -> HoistedFunction:
         names = self._agent._agent_names
         n_rows = jax.tree.leaves(observation)[0].shape[0]
         drawn = self._drawn.get((n_rows, names))
         if drawn is None:
-            drawn = self._drawn[n_rows, names] = Drawn(
+            drawn = self._drawn[n_rows, names] = HoistedFunction(
                 self._of_number(names), beside=self._add, donate_beside=(0,)
             )
         return drawn

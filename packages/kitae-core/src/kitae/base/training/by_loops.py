@@ -13,7 +13,7 @@ import numpy as np
 from kitae.base.algorithm.tracing import Acted
 from kitae.base.common.pytrees import owned
 from kitae.base.training.host_loop import Carry, Reply
-from kitae.base.xla import bulk
+from kitae.base.xla import loops
 from kitae.config.schedule import warm_up
 from kitae.envs import HostStep
 
@@ -43,7 +43,7 @@ class Answers:
         steps: "Steps",
         run: "Run",
         observation: Any,
-        program: bulk.Loop,
+        program: loops.Loop,
         learns: bool,
     ) -> None:
         self._steps, self._run = steps, run

@@ -12,9 +12,9 @@ import numpy as np
 from kitae.base.algorithm.multi_agent import Names
 from kitae.base.algorithm.tracing import Acted
 from kitae.base.common.pytrees import firm
-from kitae.base.xla import bulk
+from kitae.base.xla import compiling, hoisting, loops, packing
 from kitae.base.xla.callback import callback
-from kitae.base.xla.drawn import MAX_BYTES
+from kitae.base.xla.stepping import MAX_BYTES
 from kitae.config.schedule import steps_logged
 from kitae.envs import HostStep
 
@@ -119,43 +119,43 @@ class HostLoops:
         self._beside = beside
         self._size = agent.config.skip_steps
         self._names: Names | None = agent._agent_names
-        self._programs: dict[bool, bulk.Loop] = {}
+        self._programs: dict[bool, loops.Loop] = {}
         self.line = Line()
         self.begin = jax.jit(
             partial(agent._host.act.jitted, names=self._names),
-            compiler_options=bulk.quickly_compiled(),
+            compiler_options=compiling.quickly_compiled(),
         )
 
-    def program(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:
+    def program(self, learns: bool, constants: Any, carry: Carry) -> loops.Loop:
         """Returns the program of groups that begin with an update, or without any.
 
         Both are compiled at the first call.
         """
 
-        def made() -> Iterator[bulk.Loop]:
+        def made() -> Iterator[loops.Loop]:
             for kind in dict.fromkeys((True, learns)):
                 if kind not in self._programs:
                     self._programs[kind] = self._made(kind, constants, carry)
                     yield self._programs[kind]
 
-        bulk.compile_all(made(), constants, carry)
+        compiling.compile_all(made(), constants, carry)
         return self._programs[learns]
 
-    def _made(self, learns: bool, constants: Any, carry: Carry) -> bulk.Loop:
+    def _made(self, learns: bool, constants: Any, carry: Carry) -> loops.Loop:
         size = self._size if learns else 1
         body = partial(self._group, size, learns)
-        parts = bulk.split(body, constants, carry, jnp.uint32(0), MAX_BYTES)
+        parts = hoisting.split(body, constants, carry, jnp.uint32(0), MAX_BYTES)
         # An environment may spend steps on resets, which do not count.
         steps = min(9 * steps_logged(self._agent.config) // 8 + 1, MAX_LENGTH)
-        length = bulk.n_groups(size, steps, parts.bytes_ahead, MAX_BYTES)
-        options = bulk.quickly_compiled()
-        ahead = jax.jit(partial(bulk.ahead, parts), compiler_options=options)
+        length = loops.n_groups(size, steps, parts.bytes_ahead, MAX_BYTES)
+        options = compiling.quickly_compiled()
+        ahead = jax.jit(partial(hoisting.ahead, parts), compiler_options=options)
         loop = jax.jit(
-            partial(bulk.loop, parts, length, bulk.SMALL, going=going),
+            partial(loops.loop, parts, length, packing.SMALL, going=going),
             donate_argnums=1,
             compiler_options={} if learns else options,
         )
-        return bulk.Loop(ahead, loop, size, length)
+        return loops.Loop(ahead, loop, size, length)
 
     def _group(
         self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
@@ -165,12 +165,12 @@ class HostLoops:
             return carry, None
         body = partial(self._iterate, False)
         numbers = first + jnp.arange(1, size, dtype=jnp.uint32)
-        parts = bulk.split(body, constants, carry, numbers[0])
-        values, n = bulk.ahead(parts, constants, numbers), size - 1
-        return bulk.loop(
+        parts = hoisting.split(body, constants, carry, numbers[0])
+        values, n = hoisting.ahead(parts, constants, numbers), size - 1
+        return loops.loop(
             parts,
             n,
-            bulk.SMALL,
+            packing.SMALL,
             constants,
             carry,
             numbers,

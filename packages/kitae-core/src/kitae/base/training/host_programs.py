@@ -6,7 +6,7 @@ import jax
 
 from kitae.base.algorithm.tracing import ActFn, pure_learn
 from kitae.base.training.host_loop import HostLoops
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla.stepping import HoistedFunction
 from kitae.types import Info, State
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class HostPrograms:
         self.act = ActFn(agent, "explore", add)
         self.select = ActFn(agent, "select_action")
         self.add = jax.jit(add, donate_argnums=0)
-        self.learn = Drawn(add_and_learn, donate=(0, 1))
+        self.learn = HoistedFunction(add_and_learn, donate=(0, 1))
 
     def loops(self, beside: bool) -> HostLoops:
         """Returns the programs of many steps; see there."""

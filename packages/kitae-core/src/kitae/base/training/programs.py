@@ -16,7 +16,7 @@ from kitae.base.algorithm.tracing import Acted, explained, pure_learn
 from kitae.base.common.pytrees import firm, n_bytes
 from kitae.base.training.devices import Devices
 from kitae.base.training.host import MAX_STEP, device_step
-from kitae.base.xla import bulk
+from kitae.base.xla import compiling, hoisting, loops, packing
 from kitae.config.schedule import steps_logged
 from kitae.envs.checks import box_bounds, from_start, map_space
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
@@ -105,11 +105,11 @@ class Programs:
         self._add = storage.add
         self._learn = pure_learn(agent, storage)
         # Put together, what is split over devices would have to be gathered.
-        self._small = bulk.SMALL if devices is None else 0
-        self._loops: dict[tuple[int, bool], bulk.Loop] = {}
+        self._small = packing.SMALL if devices is None else 0
+        self._loops: dict[tuple[int, bool], loops.Loop] = {}
         self.begin = jax.jit(
             self._over_seeds(self._begin, (0, SEEDED)),
-            compiler_options=bulk.quickly_compiled(),
+            compiler_options=compiling.quickly_compiled(),
         )
 
     def make(
@@ -127,20 +127,20 @@ class Programs:
         first = sorted(phases, key=lambda phase: not phase[1])
         made = self._new(first, carry, constants)
         if self.devices is None:
-            bulk.compile_all(made, constants, carry)
+            compiling.compile_all(made, constants, carry)
         else:  # each is compiled where it is called, by all processes alike
             list(made)
 
     def _new(
         self, phases: Iterable[tuple[int, bool]], carry: Carry, constants: Constants
-    ) -> Iterator[bulk.Loop]:
+    ) -> Iterator[loops.Loop]:
         """Traces the programs that were not made before; see `make`."""
         for size, update in phases:
             if self.knows(size, update):
                 continue
             name = type(self._agent).__name__
             with explained(f"{name}'s explore, process_experience or update_step"):
-                parts = bulk.split(
+                parts = hoisting.split(
                     partial(self._group, size, update),
                     self._of_one_seed(constants, SEEDED),
                     self._of_one_seed(carry, 0),
@@ -150,7 +150,7 @@ class Programs:
             self._loops[size, update] = self._made(parts, size, update)
             yield self._loops[size, update]
 
-    def loop(self, size: int, update: bool) -> bulk.Loop:
+    def loop(self, size: int, update: bool) -> loops.Loop:
         """Returns the program that runs groups of iterations; see `make`."""
         return self._loops[size, update]
 
@@ -158,27 +158,27 @@ class Programs:
         """Whether this program was made before."""
         return (size, update) in self._loops
 
-    def _made(self, parts: bulk.Split, size: int, update: bool) -> bulk.Loop:
+    def _made(self, parts: hoisting.Split, size: int, update: bool) -> loops.Loop:
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * (self.n_seeds or 1)
         steps = min(steps_logged(self._agent.config), MAX_LENGTH)
-        length = bulk.n_groups(size, steps, bytes_per_group, MAX_BYTES)
-        ahead = self._over_seeds(partial(bulk.ahead, parts), (SEEDED, None))
+        length = loops.n_groups(size, steps, bytes_per_group, MAX_BYTES)
+        ahead = self._over_seeds(partial(hoisting.ahead, parts), (SEEDED, None))
         loop = self._over_seeds(
-            partial(bulk.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)
+            partial(loops.loop, parts, length, self._small), (SEEDED, 0, None, 0, None)
         )
         everywhere = None if self.devices is None else self.devices.everywhere
         seldom = parts.bytes_ahead < SELDOM_BYTES
         warms_up = self._agent.learns_while_env_steps and not update
-        return bulk.Loop(
+        return loops.Loop(
             jax.jit(
                 ahead,
-                compiler_options=bulk.quickly_compiled() if seldom else {},
+                compiler_options=compiling.quickly_compiled() if seldom else {},
                 out_shardings=everywhere,
             ),
             jax.jit(
                 loop,
                 donate_argnums=1,
-                compiler_options=bulk.quickly_compiled() if warms_up else {},
+                compiler_options=compiling.quickly_compiled() if warms_up else {},
             ),
             size,
             length,
@@ -249,9 +249,9 @@ class Programs:
                 carry, (outcome, new) = body(constants, carry, numbers[0])
                 outcome = outcome[None]
             else:
-                parts = bulk.split(body, constants, carry, numbers[0])
-                values, n = bulk.ahead(parts, constants, numbers), end - start
-                carry, (outcome, new) = bulk.loop(
+                parts = hoisting.split(body, constants, carry, numbers[0])
+                values, n = hoisting.ahead(parts, constants, numbers), end - start
+                carry, (outcome, new) = loops.loop(
                     parts,
                     n,
                     self._small,

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.xla import bulk, convolutions
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla import convolutions, hoisting, loops
+from kitae.base.xla.jaxprs import inlined
+from kitae.base.xla.stepping import HoistedFunction
 
 FAST = {"b01f_01io->b01f", "b0f_0io->b0f"}
 SHAPES = {  # of values, of the kernel, and how they are convolved
@@ -52,7 +53,7 @@ def test_gradients_in_the_fast_order_are_the_same(kind):
     gradients = jax.grad(loss, argnums=(0, 1))
     as_told = jax.make_jaxpr(gradients)(kernel, values)
     assert slow(as_told)
-    ordered = bulk._inlined(as_told)
+    ordered = inlined(as_told)
     assert not slow(ordered)
     found = jax.jit(jax.extend.core.jaxpr_as_fun(ordered))(kernel, values)
     for mine, expected in zip(found, gradients(kernel, values), strict=True):
@@ -90,13 +91,13 @@ def test_all_convolutions_of_a_loop_are_in_the_fast_order(within, kind):
     def body(constants, carry, number):
         return within(partial(update, loss, values=constants), carry), None
 
-    parts = bulk.split(body, values, kernel, jnp.uint32(0))
+    parts = hoisting.split(body, values, kernel, jnp.uint32(0))
     numbers = jnp.arange(3, dtype=jnp.uint32)
 
     @jax.jit
     def run(kernel):
-        drawn = bulk.ahead(parts, values, numbers)
-        return bulk.loop(parts, 3, 0, values, kernel, numbers, drawn, jnp.int32(3))[0]
+        drawn = hoisting.ahead(parts, values, numbers)
+        return loops.loop(parts, 3, 0, values, kernel, numbers, drawn, jnp.int32(3))[0]
 
     text = run.lower(kernel).compile().as_text()
     orders = re.findall(r"dim_labels=(\S+?)[, ]", text)
@@ -114,7 +115,7 @@ def test_a_function_that_draws_nothing_is_in_the_fast_order_too():
     def learn(constants, number, kernel):
         return in_a_scan(partial(update, loss, values=values), kernel)
 
-    drawn = Drawn(learn)
+    drawn = HoistedFunction(learn)
     expected = learn(None, 0, kernel)
     np.testing.assert_allclose(drawn(None, 0, kernel), expected, rtol=1e-5, atol=1e-6)
     traced = jax.make_jaxpr(drawn._programs.step)(None, np.uint32(0), kernel)
