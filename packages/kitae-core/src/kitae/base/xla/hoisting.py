@@ -54,7 +54,7 @@ def split(
     body: Body,
     constants: Any,
     carry: Any,
-    x: jax.Array,
+    x: Any,
     room: float = math.inf,
 ) -> Split:
     """Splits a loop's body by what it needs the carry for.
