@@ -101,7 +101,7 @@ def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
 
     @custom_vmap
     def call(*args: Any) -> Any:
-        return _switches.set_xla_metadata(
+        return _switches.xla_request()(
             one_kernel(*args), inlineable="false", xla_cpu_small_call="true"
         )
 

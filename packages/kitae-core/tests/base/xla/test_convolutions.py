@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.xla import convolutions, hoisting, loops
+from kitae.base.xla import compat, convolutions, hoisting, loops, switches
 from kitae.base.xla.jaxprs import inlined
 from kitae.base.xla.stepping import HoistedFunction
 
@@ -55,7 +55,7 @@ def test_gradients_in_the_fast_order_are_the_same(kind):
     assert slow(as_told)
     ordered = inlined(as_told)
     assert not slow(ordered)
-    found = jax.jit(jax.extend.core.jaxpr_as_fun(ordered))(kernel, values)
+    found = jax.jit(compat.jaxpr_as_fun(ordered))(kernel, values)
     for mine, expected in zip(found, gradients(kernel, values), strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5)
 
@@ -120,6 +120,30 @@ def test_a_function_that_draws_nothing_is_in_the_fast_order_too():
     np.testing.assert_allclose(drawn(None, 0, kernel), expected, rtol=1e-5, atol=1e-6)
     traced = jax.make_jaxpr(drawn._programs.step)(None, np.uint32(0), kernel)
     assert not slow(traced)
+
+
+def test_switched_off_convolutions_stay_as_they_are():
+    loss, kernel, values = problem("strided")
+    traced = jax.make_jaxpr(jax.grad(loss))(kernel, values)
+    assert slow(traced)
+    with switches.switched(off=["convolutions"]):
+        assert not slow(traced)
+        assert str(inlined(traced)) == str(traced)
+
+
+def test_without_hoisting_convolutions_are_in_the_fast_order_all_the_same():
+    loss, kernel, values = problem("strided")
+
+    def body(constants, carry, number):
+        return in_a_scan(partial(update, loss, values=constants), carry), number
+
+    with switches.switched(off=["hoist"]):
+        parts = hoisting.split(body, values, kernel, jnp.uint32(0))
+        step = jax.make_jaxpr(parts.step)(values, kernel, jnp.uint32(0), [])
+        assert not slow(step)
+        found, _ = parts.step(values, kernel, jnp.uint32(0), [])
+    expected, _ = body(values, kernel, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_on_other_devices_convolutions_stay_as_they_are(monkeypatch):

@@ -37,7 +37,7 @@ def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         outs = one_kernel(*args)
         if jax.default_backend() != "cpu" or not _switches.active("one-kernel"):
             return outs
-        return _switches.set_xla_metadata(
+        return _switches.xla_request()(
             outs, inlineable="false", xla_cpu_small_call="true"
         )
 

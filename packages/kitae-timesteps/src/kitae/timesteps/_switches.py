@@ -12,12 +12,6 @@ from typing import Any
 
 import jax
 
-try:
-    from jax.experimental import xla_metadata
-except ImportError:
-    xla_metadata = None
-
-set_xla_metadata: Any = getattr(xla_metadata, "set_xla_metadata", None)
 VARIABLE = "KITAE_XLA"
 NAMES = (
     "callback",
@@ -59,7 +53,7 @@ def switched_off(value: str) -> frozenset[str]:
 @functools.cache
 def works(name: str) -> bool:
     """Whether this version of JAX has what a trick needs; warns once if not."""
-    lacks = name == "one-kernel" and set_xla_metadata is None
+    lacks = name == "one-kernel" and xla_request() is None
     if lacks:
         warnings.warn(
             f"The speed trick {name!r} does not work with JAX {jax.__version__} and is "
@@ -68,3 +62,14 @@ def works(name: str) -> bool:
             stacklevel=3,
         )
     return not lacks
+
+
+@functools.cache
+def xla_request() -> Any:
+    """Returns `set_xla_metadata`; None where this version of JAX lacks it."""
+    # Imported at first use: it is not part of JAX's public API.
+    try:
+        from jax.experimental.xla_metadata import set_xla_metadata
+    except ImportError:
+        return None
+    return set_xla_metadata
