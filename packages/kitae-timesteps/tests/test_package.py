@@ -56,7 +56,7 @@ def run(code, *options):
 
 def test_public_names():
     assert kitae.timesteps.__all__ == PUBLIC
-    modules = {*MODULES, "_arrays", "_checks", "_kernel"}
+    modules = {*MODULES, "_arrays", "_checks", "_kernel", "_switches"}
     names = {name for name in vars(kitae.timesteps) if not name.startswith("__")}
     assert names == {*PUBLIC, *modules}
 

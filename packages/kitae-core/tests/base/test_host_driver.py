@@ -12,7 +12,7 @@ import pytest
 
 from kitae.base.training import host_calls, host_driver
 from kitae.base.training.drivers import Drivers
-from kitae.base.xla import bulk
+from kitae.base.xla import hoisting, loops
 from kitae.base.xla.callback import callback
 
 
@@ -206,11 +206,11 @@ def test_a_loop_goes_on_as_long_as_its_carry_says():
     def body(constants, carry, number):
         return carry + number.astype(jnp.int32), None
 
-    parts = bulk.split(body, (), jnp.int32(0), jnp.uint32(0))
+    parts = hoisting.split(body, (), jnp.int32(0), jnp.uint32(0))
     numbers = jnp.arange(10, dtype=jnp.uint32)
-    values = bulk.ahead(parts, (), numbers)
+    values = hoisting.ahead(parts, (), numbers)
     for n, expected in ((10, 6), (3, 3)):
-        carry, y = bulk.loop(
+        carry, y = loops.loop(
             parts,
             10,
             64,

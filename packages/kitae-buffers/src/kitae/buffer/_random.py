@@ -1,8 +1,12 @@
-"""The bits of JAX's generator, from one kernel.
+"""The trick `drawn-bits`: the bits of JAX's generator, from one kernel.
 
 Where a program runs on a CPU, JAX writes the twenty rounds of Threefry as a loop, which
 XLA compiles to some twenty kernels that run five times each: for a batch of indices,
 starting them takes longer than computing them. Written out, the rounds are one kernel.
+
+GAINTEXT
+
+Plain path: `jax.random.bits` and `jax.random.uniform`. Results are the same bits.
 """
 
 import math
@@ -10,6 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from kitae.buffer import _switches
 from kitae.buffer._rows import by_parts
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -31,9 +36,11 @@ def random_bits(
     n = math.prod(shape)
     if not (
         jax.default_backend() == "cpu"
-        and jax.threefry_partitionable.value
+        # A version without this option has only the way that it switches on.
+        and getattr(jax.config, "jax_threefry_partitionable", True)
         and str(jax.random.key_impl(key)) == "threefry2x32"
         and n < 2**32
+        and _switches.active("drawn-bits")
     ):
         return jax.random.bits(key, shape, jnp.uint32)
     count = jax.lax.iota(jnp.uint32, n)

@@ -1,11 +1,15 @@
-"""Work on a few rows that XLA's CPU backend is asked to do in one go.
+"""The trick `one-kernel`: work on a few rows that XLA's CPU backend does in one go.
 
-It splits a gather or a scatter among threads if the array they go to is long, however
-little they move: waking a thread takes longer than to move a batch of transitions. It
-makes a kernel of every few operations. And a program of a thousand operations or more
-it runs in a thread of its own, for which the caller waits; of a loop it counts the body
-once. So what is done with few rows is a loop there, and each loop one kernel: a sample
-of a uniform replay has fewer than a thousand operations then.
+By default it splits a gather or a scatter among threads if the array they go to is
+long, however little they move: waking a thread takes longer than moving a batch of
+transitions. It makes a kernel of every few operations. And it runs a program of a
+thousand operations or more in another thread, for which the caller waits; it counts
+the body of a loop once. So work on few rows is a loop here, and each loop one kernel: a
+sample of a uniform replay then has fewer than a thousand operations.
+
+GAINTEXT
+
+Plain path: all rows at once, compiled as any other operation. Results are the same.
 """
 
 from collections.abc import Callable
@@ -21,6 +25,8 @@ from jax.lax import (
     dynamic_update_slice_in_dim,
     fori_loop,
 )
+
+from kitae.buffer import _switches
 
 # Rows, and bytes of them, that one thread moves faster than two. XLA gives a thread so
 # many bytes: it splits what goes to an array of twice as many.
@@ -49,7 +55,8 @@ def are_long(words: jax.Array) -> bool:
 
 def are_few(n: int, n_bytes: int = 0) -> bool:
     """Whether one CPU device is better off to go through `n` rows one by one."""
-    return is_one_cpu() and n <= MAX_ROWS and n_bytes <= MAX_BYTES
+    few = n <= MAX_ROWS and n_bytes <= MAX_BYTES
+    return few and is_one_cpu() and _switches.active("one-kernel")
 
 
 def is_one_cpu() -> bool:
@@ -87,17 +94,16 @@ def as_one_kernel(loop: Callable[..., Any], many: Callable[..., Any]) -> Any:
     index to the only row there is.
     """
 
-    # kitae.base.xla knows it by this name, and does not take it apart.
+    # kitae.base.xla does not take apart what has this name.
     @jax.jit
     def one_kernel(*args: Any) -> Any:
         return loop(*args)
 
     @custom_vmap
     def call(*args: Any) -> Any:
-        from jax.experimental.xla_metadata import set_xla_metadata
-
-        outs = one_kernel(*args)
-        return set_xla_metadata(outs, inlineable="false", xla_cpu_small_call="true")
+        return _switches.xla_request()(
+            one_kernel(*args), inlineable="false", xla_cpu_small_call="true"
+        )
 
     @call.def_vmap
     def of_many(axis_size: int, in_batched: list[bool], *args: Any) -> Any:

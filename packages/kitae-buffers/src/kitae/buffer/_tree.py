@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import dynamic_slice, dynamic_update_slice, fori_loop
 
+from kitae.buffer import _switches
 from kitae.buffer._random import random_uniform
 from kitae.buffer._rows import are_few, as_one_kernel, is_one_cpu
 
@@ -190,7 +191,7 @@ def descend_if(
     far in the kernel of the next one, which then computes them for each child anew.
     Devices other than CPUs would wait for the host to learn which branch to take.
     """
-    if not is_one_cpu():
+    if not (is_one_cpu() and _switches.active("one-kernel")):
         return descend(level, env, node, part)
     at = level, env, node, part
     return jax.lax.cond(there_are_any, descend, lambda *at: at[2:], *at)

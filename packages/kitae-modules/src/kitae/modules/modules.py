@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from kitae.modules._checks import positive_int
 
@@ -69,8 +68,7 @@ def init_params(
     except TypeError:  # a field holds a list or an array: compile it for this call
         variables = jax.jit(lambda key: module.init(key, *_inputs(specs)))(key)
     else:  # options are of a whole program only
-        within = isinstance(key, Tracer)
-        init = _compiled_init if within else _quickly_compiled_init
+        init = _compiled_init if _is_traced(key) else _quickly_compiled_init
         variables = init(module, specs, key)
     if others := sorted(set(variables) - {"params"}):
         raise ValueError(
@@ -111,6 +109,15 @@ def _inputs(specs: _Specs) -> list[Any]:
         )
         for spec in specs
     ]
+
+
+def _is_traced(key: jax.Array) -> bool:
+    """Whether a key is part of a program that is being traced."""
+    try:
+        key.devices()
+    except jax.errors.ConcretizationTypeError:
+        return True
+    return False
 
 
 def _check_key(key: jax.Array) -> None:

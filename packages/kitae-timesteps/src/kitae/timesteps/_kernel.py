@@ -1,16 +1,24 @@
-"""Small programs as one compiled function."""
+"""The trick `one-kernel`: a small program as one compiled function.
+
+By default XLA's CPU backend makes a task of every few operations, and of each turn of a
+loop several: where arrays are small, handing these over takes longer than the work.
+
+GAINTEXT
+
+Plain path: the same function, compiled as any other. Sums may be rounded differently.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from kitae.timesteps import _switches
+
 
 def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Has XLA's CPU backend compile `function` to one kernel.
 
-    By itself it makes a task of every few operations, and of each turn of a loop
-    several: where arrays are small, handing these over takes longer than the work.
     Other backends, and versions of this one that do not know the request, compile the
     function as any other.
 
@@ -20,17 +28,17 @@ def as_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             as a scatter or a product of matrices, is an error when it is compiled.
     """
 
-    # kitae.base.xla knows it by this name, and does not take it apart.
+    # kitae.base.xla does not take apart what has this name.
     @jax.jit
     def one_kernel(*args: Any) -> Any:
         return function(*args)
 
     def call(*args: Any) -> Any:
         outs = one_kernel(*args)
-        if jax.default_backend() != "cpu":
+        if jax.default_backend() != "cpu" or not _switches.active("one-kernel"):
             return outs
-        from jax.experimental.xla_metadata import set_xla_metadata
-
-        return set_xla_metadata(outs, inlineable="false", xla_cpu_small_call="true")
+        return _switches.xla_request()(
+            outs, inlineable="false", xla_cpu_small_call="true"
+        )
 
     return call

@@ -16,7 +16,7 @@ from kitae.base.algorithm.state import TrainingState, device_step
 from kitae.base.algorithm.tracing import UNTRACEABLE, explained
 from kitae.base.common.memory import available_bytes, readable
 from kitae.base.common.pytrees import n_bytes
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla.stepping import HoistedFunction
 from kitae.config.schedule import held_rows
 from kitae.envs.observations import empty_observations
 from kitae.types import Info, State
@@ -57,7 +57,7 @@ class CompiledFunctions:
             algorithm.name, "select_action", algorithm.select_action
         )
         self.add = jax.jit(add, donate_argnums=0)
-        self.learn = Drawn(add_and_learn, donate=(0, 1))
+        self.learn = HoistedFunction(add_and_learn, donate=(0, 1))
         self._init = storage.init
         self._empty_rows: tuple[Any, np.ndarray] | None = None
 
@@ -173,7 +173,7 @@ class CompiledAct:
         self._add = add
         self.jitted: Any = jax.jit(act, static_argnames="names")
         # By the number of rows: their shapes do not differ otherwise.
-        self._drawn: dict[tuple[int, Names | None], Drawn] = {}
+        self._hoisted: dict[tuple[int, Names | None], HoistedFunction] = {}
         self.traceable = True
 
     def __call__(
@@ -191,8 +191,8 @@ class CompiledAct:
         rest = state, step, observation, hidden_state, first
         if self.traceable:
             try:
-                drawn = self._drawn_of(observation, names)
-                return drawn(key_data, iteration, *rest)
+                hoisted = self._hoisted_of(observation, names)
+                return hoisted(key_data, iteration, *rest)
             except UNTRACEABLE as error:
                 self._give_up(error)
         number = np.uint32(iteration)
@@ -217,17 +217,17 @@ class CompiledAct:
             The new memory, and what acting gave.
         """
         rest = state, step, observation, *remembered
-        drawn = self._drawn_of(observation, names)
-        return drawn.both(added, key_data, iteration, *rest)
+        hoisted = self._hoisted_of(observation, names)
+        return hoisted.both(added, key_data, iteration, *rest)
 
-    def _drawn_of(self, observation: Any, names: Names | None) -> Drawn:
+    def _hoisted_of(self, observation: Any, names: Names | None) -> HoistedFunction:
         n_rows = jax.tree.leaves(observation)[0].shape[0]
-        drawn = self._drawn.get((n_rows, names))
-        if drawn is None:
-            drawn = self._drawn[n_rows, names] = Drawn(
+        hoisted = self._hoisted.get((n_rows, names))
+        if hoisted is None:
+            hoisted = self._hoisted[n_rows, names] = HoistedFunction(
                 self._of_number(names), beside=self._add, donate_beside=(0,)
             )
-        return drawn
+        return hoisted
 
     def _of_number(self, names: Names | None) -> Callable[..., Acted]:
         def act(key_data: Any, iteration: Any, state: Any, *rest: Any) -> Acted:

@@ -22,8 +22,8 @@ from kitae.base.training.host_calls import (
 )
 from kitae.base.training.host_environments import HostEnvironments
 from kitae.base.training.programs import Carry, Functions, Limits, Programs
-from kitae.base.xla import bulk
-from kitae.base.xla.drawn import MAX_BYTES
+from kitae.base.xla import compiling
+from kitae.base.xla.stepping import MAX_BYTES
 from kitae.config.schedule import next_stop, steps_logged, warm_up
 from kitae.types import Info
 
@@ -68,7 +68,7 @@ class HostPrograms(Programs):
         self.begin = jax.jit(
             functions.act.jitted,
             static_argnames="names",
-            compiler_options=bulk.quickly_compiled(),
+            compiler_options=compiling.quickly_compiled(),
         )
 
 

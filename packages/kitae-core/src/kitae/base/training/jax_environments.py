@@ -22,7 +22,7 @@ from kitae.base.training.programs import (
     Programs,
     pure_functions,
 )
-from kitae.base.xla import bulk
+from kitae.base.xla import compiling
 from kitae.config.schedule import steps_logged
 from kitae.envs.checks import box_bounds, from_start, map_space
 from kitae.envs.functional import START, EnvState, JaxVectorEnv
@@ -128,7 +128,7 @@ class JaxPrograms(Programs):
         self.env = env
         self.begin = jax.jit(
             self.over_seeds(begin, (0, SEEDED)),
-            compiler_options=bulk.quickly_compiled(),
+            compiler_options=compiling.quickly_compiled(),
         )
 
 

@@ -13,7 +13,7 @@ from kitae.base.algorithm.multi_agent import Names
 from kitae.base.algorithm.tracing import explained
 from kitae.base.common.pytrees import n_bytes
 from kitae.base.training.devices import Devices
-from kitae.base.xla import bulk
+from kitae.base.xla import compiling, hoisting, loops, packing
 
 
 class Carry(NamedTuple):
@@ -166,8 +166,8 @@ class Programs:
         self.n_seeds = n_seeds
         self.devices = devices
         # Put together, what is split over devices would have to be gathered.
-        self._small = bulk.SMALL if devices is None else 0
-        self._loops: dict[tuple[int, bool], bulk.Loop] = {}
+        self._small = packing.SMALL if devices is None else 0
+        self._loops: dict[tuple[int, bool], loops.Loop] = {}
 
     def make(
         self, kinds: Iterable[tuple[int, bool]], constants: Any, carry: Carry
@@ -184,11 +184,11 @@ class Programs:
         first = sorted(kinds, key=lambda kind: not kind[1])
         made = self._new(first, constants, carry)
         if self.devices is None:
-            bulk.compile_all(made, constants, carry)
+            compiling.compile_all(made, constants, carry)
         else:  # each is compiled where it is called, by all processes alike
             list(made)
 
-    def loop(self, size: int, learns: bool) -> bulk.Loop:
+    def loop(self, size: int, learns: bool) -> loops.Loop:
         """Returns the program that runs groups of iterations; see `make`."""
         return self._loops[size, learns]
 
@@ -198,14 +198,14 @@ class Programs:
 
     def _new(
         self, kinds: Iterable[tuple[int, bool]], constants: Any, carry: Carry
-    ) -> Iterator[bulk.Loop]:
+    ) -> Iterator[loops.Loop]:
         """Traces the programs that were not made before; see `make`."""
         for size, learns in kinds:
             if self.knows(size, learns):
                 continue
             name = self._algorithm.name
             with explained(f"{name}'s explore, process_experience or update_step"):
-                parts = bulk.split(
+                parts = hoisting.split(
                     partial(self._group, size, learns),
                     self._of_one_seed(constants, self._seeded),
                     self._of_one_seed(carry, 0),
@@ -215,19 +215,19 @@ class Programs:
             self._loops[size, learns] = self._made(parts, size, learns)
             yield self._loops[size, learns]
 
-    def _made(self, parts: bulk.Split, size: int, learns: bool) -> bulk.Loop:
+    def _made(self, parts: hoisting.Split, size: int, learns: bool) -> loops.Loop:
         limits, n_seeds = self._limits, self.n_seeds or 1
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * n_seeds
-        length = bulk.n_groups(size, limits.steps, bytes_per_group, limits.bytes)
-        ahead = self.over_seeds(partial(bulk.ahead, parts), (self._seeded, None))
+        length = loops.n_groups(size, limits.steps, bytes_per_group, limits.bytes)
+        ahead = self.over_seeds(partial(hoisting.ahead, parts), (self._seeded, None))
         loop = self.over_seeds(
-            partial(bulk.loop, parts, length, self._small, going=self._going),
+            partial(loops.loop, parts, length, self._small, going=self._going),
             (self._seeded, 0, None, 0, None),
         )
-        quickly = bulk.quickly_compiled()
+        quickly = compiling.quickly_compiled()
         few_bytes = parts.bytes_ahead < limits.quick_ahead_bytes
         warms_up = self._algorithm.schedule.overlaps and not learns
-        return bulk.Loop(
+        return loops.Loop(
             jax.jit(
                 ahead,
                 compiler_options=quickly if few_bytes else {},
@@ -288,9 +288,9 @@ class Programs:
     ) -> tuple[Carry, Any]:
         """Runs iterations in a loop."""
         n = len(numbers)
-        parts = bulk.split(body, constants, carry, numbers[0])
-        values = bulk.ahead(parts, constants, numbers)
-        return bulk.loop(
+        parts = hoisting.split(body, constants, carry, numbers[0])
+        values = hoisting.ahead(parts, constants, numbers)
+        return loops.loop(
             parts,
             n,
             self._small,

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.xla import bulk, convolutions
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla import compat, convolutions, hoisting, loops, switches
+from kitae.base.xla.jaxprs import inlined
+from kitae.base.xla.stepping import HoistedFunction
 
 FAST = {"b01f_01io->b01f", "b0f_0io->b0f"}
 SHAPES = {  # of values, of the kernel, and how they are convolved
@@ -52,9 +53,9 @@ def test_gradients_in_the_fast_order_are_the_same(kind):
     gradients = jax.grad(loss, argnums=(0, 1))
     as_told = jax.make_jaxpr(gradients)(kernel, values)
     assert slow(as_told)
-    ordered = bulk._inlined(as_told)
+    ordered = inlined(as_told)
     assert not slow(ordered)
-    found = jax.jit(jax.extend.core.jaxpr_as_fun(ordered))(kernel, values)
+    found = jax.jit(compat.jaxpr_as_fun(ordered))(kernel, values)
     for mine, expected in zip(found, gradients(kernel, values), strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5)
 
@@ -90,13 +91,13 @@ def test_all_convolutions_of_a_loop_are_in_the_fast_order(within, kind):
     def body(constants, carry, number):
         return within(partial(update, loss, values=constants), carry), None
 
-    parts = bulk.split(body, values, kernel, jnp.uint32(0))
+    parts = hoisting.split(body, values, kernel, jnp.uint32(0))
     numbers = jnp.arange(3, dtype=jnp.uint32)
 
     @jax.jit
     def run(kernel):
-        drawn = bulk.ahead(parts, values, numbers)
-        return bulk.loop(parts, 3, 0, values, kernel, numbers, drawn, jnp.int32(3))[0]
+        drawn = hoisting.ahead(parts, values, numbers)
+        return loops.loop(parts, 3, 0, values, kernel, numbers, drawn, jnp.int32(3))[0]
 
     text = run.lower(kernel).compile().as_text()
     orders = re.findall(r"dim_labels=(\S+?)[, ]", text)
@@ -114,11 +115,35 @@ def test_a_function_that_draws_nothing_is_in_the_fast_order_too():
     def learn(constants, number, kernel):
         return in_a_scan(partial(update, loss, values=values), kernel)
 
-    drawn = Drawn(learn)
+    drawn = HoistedFunction(learn)
     expected = learn(None, 0, kernel)
     np.testing.assert_allclose(drawn(None, 0, kernel), expected, rtol=1e-5, atol=1e-6)
     traced = jax.make_jaxpr(drawn._programs.step)(None, np.uint32(0), kernel)
     assert not slow(traced)
+
+
+def test_switched_off_convolutions_stay_as_they_are():
+    loss, kernel, values = problem("strided")
+    traced = jax.make_jaxpr(jax.grad(loss))(kernel, values)
+    assert slow(traced)
+    with switches.switched(off=["convolutions"]):
+        assert not slow(traced)
+        assert str(inlined(traced)) == str(traced)
+
+
+def test_without_hoisting_convolutions_are_in_the_fast_order_all_the_same():
+    loss, kernel, values = problem("strided")
+
+    def body(constants, carry, number):
+        return in_a_scan(partial(update, loss, values=constants), carry), number
+
+    with switches.switched(off=["hoist"]):
+        parts = hoisting.split(body, values, kernel, jnp.uint32(0))
+        step = jax.make_jaxpr(parts.step)(values, kernel, jnp.uint32(0), [])
+        assert not slow(step)
+        found, _ = parts.step(values, kernel, jnp.uint32(0), [])
+    expected, _ = body(values, kernel, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_on_other_devices_convolutions_stay_as_they_are(monkeypatch):

@@ -1,4 +1,4 @@
-"""Calling one function at every step, with its random numbers drawn in bulk."""
+"""Calling one function at every step, with its random numbers drawn ahead."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,19 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kitae.base.xla import bulk
+from kitae.base.xla import hoisting, loops
+from kitae.base.xla.compiling import quickly_compiled
+from kitae.base.xla.keys import key_impl, plain, typed
 
 # Numbers that are drawn for together, and bytes.
 MAX_LENGTH = 256
 MAX_BYTES = 2**23
 
 
-class Drawn:
+class HoistedFunction:
     """`function(constants, number, *carry)`, compiled, for one number after another.
 
     What it computes of the constants and the number alone, all random numbers above
     all, is computed for the next `MAX_LENGTH` numbers together and kept until its turn
-    comes; see `bulk`. The numbers are those that `function` would draw, bit
+    comes; see `hoisting`. The numbers are those that `function` would draw, bit
     for bit. Shapes and dtypes are those of the first call.
 
     Args:
@@ -95,27 +97,25 @@ class Drawn:
         def body(constants: Any, carry: Any, number: Any) -> tuple[Any, Any]:
             return carry, self.function(constants, number, *carry)
 
-        parts = bulk.split(body, constants, carry, jnp.asarray(number), MAX_BYTES)
+        parts = hoisting.split(body, constants, carry, jnp.asarray(number), MAX_BYTES)
         if parts.bytes_ahead == 0:
             return self._compiled(None, partial(whole, parts))
-        self._length = bulk.n_groups(1, MAX_LENGTH, parts.bytes_ahead, MAX_BYTES)
+        self._length = loops.n_groups(1, MAX_LENGTH, parts.bytes_ahead, MAX_BYTES)
         impls: list[Any] = []  # known once `ahead` is traced
 
         def ahead(constants: Any, numbers: jax.Array) -> tuple[jax.Array, Any]:
-            drawn = bulk.ahead(parts, constants, numbers)
+            drawn = hoisting.ahead(parts, constants, numbers)
             # Typed keys take a slower way into a program.
-            impls.extend(map(bulk.key_impl, drawn))
-            return numbers, list(map(bulk.plain, drawn))
+            impls.extend(map(key_impl, drawn))
+            return numbers, list(map(plain, drawn))
 
         def step(constants: Any, drawn: Any, *carry: Any) -> Any:
             (numbers, values), at = drawn
             kinds = zip(values, impls, strict=True)
-            mine = [bulk.typed(x[at], impl) for x, impl in kinds]
+            mine = [typed(x[at], impl) for x, impl in kinds]
             return parts.step(constants, carry, numbers[at], mine)[1]
 
-        return self._compiled(
-            jax.jit(ahead, compiler_options=bulk.quickly_compiled()), step
-        )
+        return self._compiled(jax.jit(ahead, compiler_options=quickly_compiled()), step)
 
     def _compiled(
         self, ahead: Callable[..., Any] | None, step: Callable[..., Any]
@@ -130,14 +130,14 @@ class Drawn:
         )
 
 
-def whole(parts: bulk.Split, constants: Any, number: jax.Array, *carry: Any) -> Any:
+def whole(parts: hoisting.Split, constants: Any, number: jax.Array, *carry: Any) -> Any:
     """Draws, and does the rest."""
     values = parts.ahead(constants, number)
     return parts.step(constants, carry, number, values)[1]
 
 
 class Compiled(NamedTuple):
-    """What a `Drawn` calls.
+    """What a `HoistedFunction` calls.
 
     Attributes:
         ahead: `ahead(constants, numbers)` draws; None if there is nothing to draw.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.xla import bulk
+from kitae.base.xla import hoisting, loops
 
 
 def body(scale, carry, number):
@@ -29,12 +29,12 @@ CARRY = {"x": jnp.ones(3), "count": jnp.int32(0), "big": jnp.zeros((20, 20))}
 
 def loop(n, first=5, length=10, small=64):
     scale, carry = jnp.float32(0.25), CARRY
-    parts = bulk.split(body, scale, carry, jnp.uint32(0))
+    parts = hoisting.split(body, scale, carry, jnp.uint32(0))
     numbers = jnp.uint32(first) + jnp.arange(length, dtype=jnp.uint32)
 
     def run(scale, carry, n):
-        values = bulk.ahead(parts, scale, numbers)
-        return bulk.loop(parts, length, small, scale, carry, numbers, values, n)
+        values = hoisting.ahead(parts, scale, numbers)
+        return loops.loop(parts, length, small, scale, carry, numbers, values, n)
 
     return jax.jit(run)(scale, carry, jnp.int32(n))
 
@@ -73,7 +73,7 @@ def primitives(jaxpr):
 
 def test_all_random_numbers_are_drawn_ahead():
     scale, number = jnp.float32(0.25), jnp.uint32(0)
-    parts = bulk.split(body, scale, CARRY, number)
+    parts = hoisting.split(body, scale, CARRY, number)
     values = jax.eval_shape(parts.ahead, scale, number)
     ahead = primitives(jax.make_jaxpr(parts.ahead)(scale, number).jaxpr)
     step = primitives(jax.make_jaxpr(parts.step)(scale, CARRY, number, values).jaxpr)
@@ -95,13 +95,13 @@ def noisy(scale, carry, number):
 @pytest.mark.parametrize("room, kept", [(math.inf, 72 * 4 + 4), (8 * 290, 0)])
 def test_what_is_larger_than_what_it_is_made_of_is_not_kept(room, kept):
     key, carry = jax.random.key(3), jnp.ones(64)
-    parts = bulk.split(noisy, key, carry, jnp.uint32(0), room)
+    parts = hoisting.split(noisy, key, carry, jnp.uint32(0), room)
     assert parts.bytes_ahead == kept
     numbers = jnp.arange(5, dtype=jnp.uint32)
-    values = bulk.ahead(parts, key, numbers)
+    values = hoisting.ahead(parts, key, numbers)
     assert sum(value.nbytes for value in values) == 5 * kept
     n, expected = jnp.int32(5), carry
-    after, sums = bulk.loop(parts, 5, 64, key, carry, numbers, values, n)
+    after, sums = loops.loop(parts, 5, 64, key, carry, numbers, values, n)
     for number, told in zip(numbers, sums, strict=True):
         expected, total = noisy(key, expected, number)
         np.testing.assert_allclose(told, total, rtol=1e-4, atol=1e-4)
@@ -114,11 +114,11 @@ def test_what_an_earlier_step_computed_is_never_drawn_ahead():
         return key, jax.random.uniform(mine)
 
     key = jax.random.key(0)
-    parts = bulk.split(carries_its_key, (), key, jnp.uint32(0))
+    parts = hoisting.split(carries_its_key, (), key, jnp.uint32(0))
     assert parts.bytes_ahead == 0
     numbers = jnp.arange(4, dtype=jnp.uint32)
-    values = bulk.ahead(parts, (), numbers)
-    _, drawn = bulk.loop(parts, 4, 64, (), key, numbers, values, jnp.int32(4))
+    values = hoisting.ahead(parts, (), numbers)
+    _, drawn = loops.loop(parts, 4, 64, (), key, numbers, values, jnp.int32(4))
     expected = []
     for _ in range(4):
         key, mine = jax.random.split(key)
@@ -136,7 +136,7 @@ def test_a_kernel_is_not_taken_apart():
     def calls(constants, carry, number):
         return jax.jit(other)(jax.jit(one_kernel)(carry)), number
 
-    parts = bulk.split(calls, (), jnp.float32(0), jnp.uint32(0))
+    parts = hoisting.split(calls, (), jnp.float32(0), jnp.uint32(0))
     step = jax.make_jaxpr(parts.step)((), jnp.float32(0), jnp.uint32(0), []).jaxpr
     called = [eqn.params["name"] for eqn in step.eqns if "name" in eqn.params]
     assert called == ["one_kernel"]
@@ -151,39 +151,9 @@ def test_side_effects_stay_in_the_loop():
         return carry + 1, number
 
     carry = jnp.int32(0)
-    parts = bulk.split(tells, (), carry, jnp.uint32(0))
+    parts = hoisting.split(tells, (), carry, jnp.uint32(0))
     numbers = jnp.arange(6, dtype=jnp.uint32)
-    values = bulk.ahead(parts, (), numbers)
-    bulk.loop(parts, 6, 64, (), carry, numbers, values, jnp.int32(3))
+    values = hoisting.ahead(parts, (), numbers)
+    loops.loop(parts, 6, 64, (), carry, numbers, values, jnp.int32(3))
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2]
-
-
-def test_packing_keeps_every_leaf():
-    tree = {
-        "a": jnp.arange(6.0).reshape(2, 3),
-        "b": jnp.array([True, False]),
-        "c": jnp.int32(-3),
-        "d": jnp.array(np.nan),
-        "e": jnp.zeros((0, 2)),
-        "f": jnp.arange(5, dtype=jnp.uint8),
-        "g": jnp.ones((9, 9)),
-    }
-    pack, unpack = bulk.packing(tree, small=10)
-    packed = pack(tree)
-    assert len(packed[0]) == 4  # float32, bool, int32 and uint8
-    assert [x.shape for x in packed[1]] == [(9, 9)]
-    for name, leaf in unpack(packed).items():
-        assert leaf.dtype == tree[name].dtype
-        np.testing.assert_array_equal(leaf, tree[name])
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of XLA's CPU")
-def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
-    known = {"xla_cpu_enable_fast_math": False}
-    monkeypatch.setattr(bulk, "QUICKLY", {"xla_cpu_none_such": False, **known})
-    found = bulk.quickly_compiled.__wrapped__()
-    assert found == known
-    assert jax.jit(lambda x: x + 1, compiler_options=found)(1) == 2
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    assert bulk.quickly_compiled.__wrapped__() == {}

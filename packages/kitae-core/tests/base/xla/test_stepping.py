@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kitae.base.xla import drawn
-from kitae.base.xla.drawn import Drawn
+from kitae.base.xla import stepping
+from kitae.base.xla.stepping import HoistedFunction
 
 LAST = 2**32 - 1
 
@@ -33,9 +33,9 @@ def key_data():
 def test_gives_what_the_function_gives(
     monkeypatch, key_data, first, max_length, max_bytes
 ):
-    monkeypatch.setattr(drawn, "MAX_LENGTH", max_length)
-    monkeypatch.setattr(drawn, "MAX_BYTES", max_bytes)
-    walker, alone = Drawn(walk), jax.jit(walk)
+    monkeypatch.setattr(stepping, "MAX_LENGTH", max_length)
+    monkeypatch.setattr(stepping, "MAX_BYTES", max_bytes)
+    walker, alone = HoistedFunction(walk), jax.jit(walk)
     position = expected = jnp.zeros(3)
     for i in range(10):
         number = (first + i) % 2**32
@@ -46,7 +46,7 @@ def test_gives_what_the_function_gives(
 
 
 def test_numbers_may_come_in_any_order_and_constants_change(key_data):
-    walker, position = Drawn(walk), jnp.ones(3)
+    walker, position = HoistedFunction(walk), jnp.ones(3)
     other = jax.random.key_data(jax.random.key(4))
     calls = [(key_data, 7), (key_data, 5), (other, 5), (key_data, 900)]
     for constants, number in calls:
@@ -64,7 +64,7 @@ def test_is_traced_once_and_donates(key_data):
         traces.append(args)
         return walk(*args)
 
-    walker, position = Drawn(traced, donate=(0,)), jnp.ones(3)
+    walker, position = HoistedFunction(traced, donate=(0,)), jnp.ones(3)
     shapes = walker.eval_shape(key_data, 0, position, np.float32(1.0))
     for number in range(3):
         before = position
@@ -75,7 +75,7 @@ def test_is_traced_once_and_donates(key_data):
 
 
 def test_a_step_draws_no_number(key_data):
-    walker = Drawn(walk)
+    walker = HoistedFunction(walk)
     walker(key_data, 0, jnp.ones(3), np.float32(1.0))
     drawn = walker._values, np.int32(0)
     args = key_data, drawn, jnp.ones(3), np.float32(1.0)
@@ -89,7 +89,7 @@ def test_another_function_is_called_beside_it_with_the_same_numbers(key_data):
     def push(row, value):
         return row.at[0].set(value)
 
-    walker = Drawn(walk, beside=push, donate_beside=(0,))
+    walker = HoistedFunction(walk, beside=push, donate_beside=(0,))
     position = expected = jnp.zeros(3)
     row = jnp.zeros(2)
     for number in range(5):
