@@ -4,10 +4,10 @@ from collections import defaultdict
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from kitae.base.xla.callback import callback
 from kitae.base.xla.switches import switched
+from kitae.base.xla.threads import staying
 
 INT = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -44,8 +44,7 @@ def test_a_program_is_given_what_the_function_returns():
     assert seen == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("off", [(), ("threads",)])
-def test_python_knows_a_thread_again_at_the_next_call(off):
+def test_python_knows_a_thread_again_at_the_next_call():
     here, calls = threading.local(), defaultdict(list)
 
     def count(i: np.ndarray) -> list[np.ndarray]:
@@ -53,20 +52,24 @@ def test_python_knows_a_thread_again_at_the_next_call(off):
         calls[threading.get_ident()].append(here.calls)
         return [np.int32(i)]
 
-    with switched(off):
-        # Where what it waits for is there at once, the caller's thread runs a program.
-        for _ in range(50):
-            if not calls.keys() <= {threading.get_ident()}:
-                break
-            calls.clear()
-            called_often(count, 9)
+    # Where what it waits for is there at once, the caller's thread runs a program.
+    for _ in range(50):
+        if not calls.keys() <= {threading.get_ident()}:
+            break
+        calls.clear()
+        called_often(count, 9)
     assert not calls.keys() <= {threading.get_ident()}
     # In the thread that calls there is nothing to keep.
     for thread, counts in calls.items():
         if thread != threading.get_ident():
-            first = counts[0]
-            kept = list(range(first, first + len(counts)))
-            assert counts == ([1] * len(counts) if off else kept)
+            assert counts == list(range(counts[0], counts[0] + len(counts)))
+
+
+def test_switched_off_no_thread_keeps_anything():
+    # A thread that keeps Python's state does so until the process ends.
+    with switched(off=["threads"]):
+        assert staying(called_often) is called_often
+    assert staying(called_often) is not called_often
 
 
 def test_without_compiling_it_is_called_at_once():
