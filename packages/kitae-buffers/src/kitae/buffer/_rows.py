@@ -7,7 +7,9 @@ thousand operations or more in another thread, for which the caller waits; it co
 the body of a loop once. So work on few rows is a loop here, and each loop one kernel: a
 sample of a uniform replay then has fewer than a thousand operations.
 
-GAINTEXT
+Without it, adding to a prioritised replay, drawing from it and setting priorities, as a
+program by itself, took 209 µs instead of 117 at best, by the clock. In processor time,
+and within trainings, no gain was shown.
 
 Plain path: all rows at once, compiled as any other operation. Results are the same.
 """

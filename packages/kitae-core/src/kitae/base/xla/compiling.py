@@ -1,12 +1,11 @@
 """The tricks `quick-compile` and `side-by-side`: less time until programs are compiled.
 
 `quick-compile`: a program that runs for a moment is compiled with fewer optimisations.
-GAINTEXT
-Plain path: XLA's own options. What it compiles may round floats differently.
+Its gain was not measured by itself. Plain path: XLA's own options, which may round
+floats differently.
 
-`side-by-side`: several programs are compiled at the same time, in threads.
-GAINTEXT
-Plain path: one after the other. Results are the same bits.
+`side-by-side`: several programs are compiled at the same time, in threads. Its gain was
+not measured by itself. Plain path: one after the other, with the same bits.
 """
 
 import functools

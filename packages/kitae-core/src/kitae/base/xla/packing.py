@@ -3,7 +3,7 @@
 What a loop passes from step to step costs by the leaf: each is copied by an operation
 of its own, and a dozen counters and flags take as long as a matrix product.
 
-GAINTEXT
+No gain was shown on a CPU: without it, five trainings took 0.93 to 1.05 times as long.
 
 Plain path: each leaf travels alone. Results are the same bits.
 """

