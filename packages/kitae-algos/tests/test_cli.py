@@ -477,12 +477,12 @@ def test_videos_of_a_training_are_its_own(trained, monkeypatch, capsys):
 def test_a_sweep_finds_the_better_value_and_goes_on(monkeypatch, capsys):
     pytest.importorskip("optuna")
     arguments = ("sweep", "dqn", *SHORT, "--search", "n_epochs=1,2", "gamma=0.5:0.9")
-    run(monkeypatch, *arguments, "--n-trials", "1", "--n-seeds", "2")
-    assert "trial 1/1: mean return" in capsys.readouterr().out
-    run(monkeypatch, *arguments, "--n-trials", "2")
+    run(monkeypatch, *arguments, "--n-trials", "2", "--n-seeds", "2")
+    assert "trial 2/2: mean return" in capsys.readouterr().out
+    run(monkeypatch, *arguments, "--n-trials", "3")
     out = capsys.readouterr().out
-    assert "trial 2/2: mean return" in out
-    assert "trial 1/2" not in out
+    assert "trial 3/3: mean return" in out
+    assert "trial 2/3" not in out
     folder = Path("runs/sweep-dqn-CartPole-v1-0")
     rows = (folder / "trials.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "trial,mean_return,algo.gamma,update.n_epochs"

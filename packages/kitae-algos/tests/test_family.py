@@ -28,10 +28,8 @@ def assert_same_run(agent, history, other, other_history, **tolerance):
         np.testing.assert_allclose(mine, theirs, **tolerance)
 
 
-# One of each kind of memory: the drivers know no other difference between agents. All
-# nine learn under each driver: compiled in test_probes.py, on the host below.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dqn", "rainbow", "r2d2", "pqn"])
+@pytest.mark.parametrize("name", AGENTS)
 def test_both_drivers_and_seeds_side_by_side_give_the_same_run(name):
     env = make_vec_env("phys2d/CartPole-v1", 4)
     compiled = make_agent(name, env, N_ENV_STEPS)

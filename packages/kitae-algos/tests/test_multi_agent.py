@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from family import make_agent
+from family import AGENTS, make_agent
 
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams
@@ -28,9 +28,8 @@ def random_returns(env, n_episodes):
     return np.array(returns)
 
 
-# One of each kind of memory: to a network, an agent is one more row.
-@pytest.mark.parametrize("name", ["dqn", "btr", "r2d2", "pqn"])
-def test_an_agent_of_each_memory_trains_several(name):
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_trains_several(name):
     env = spread()
     agent = make_agent(name, env, 400)
     history = agent.train(env, 400)

@@ -49,9 +49,9 @@ class Probes(FuncEnv):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[state[0]], *results)
 
 
-def trained(name, env, n_env_steps=N_ENV_STEPS, **changes):
-    agent = make_agent(name, env, n_env_steps, **changes)
-    agent.train(env, n_env_steps)
+def trained(name, env, **changes):
+    agent = make_agent(name, env, N_ENV_STEPS, **changes)
+    agent.train(env, N_ENV_STEPS)
     return agent
 
 
