@@ -20,10 +20,6 @@ os.environ.setdefault(
     ),
 )
 
-# As many processes test as there are cores: one thread in each computes, since several
-# threads that share a small array wait for each other longer than they compute.
-os.environ.setdefault("PJRT_NPROC", "1")
-
 # A process that a test starts would compile JAX's and our modules again: two seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from kitae.base.training import host_calls, host_driver
-from kitae.base.training.drivers import Drivers
+from kitae.base.training.drivers import Drivers, n_threads
+from kitae.base.training.host_driver import HostDriver
+from kitae.base.training.step_by_step import StepByStep
 from kitae.base.xla import hoisting, loops
 from kitae.base.xla.callback import callback
 
@@ -120,6 +122,17 @@ def test_environments_may_use_jax(world, skip_steps):
     # Of three steps each; the count goes on by a hundred with each episode.
     expected = 2 * (0 + 1 + 2), 2 * (103 + 104 + 105)
     assert tuple(history.episode_return[:2]) == expected
+
+
+def test_environments_may_use_jax_where_one_thread_computes(world, monkeypatch):
+    """On one core: a program that waits for them would hold the only thread."""
+    monkeypatch.setenv("PJRT_NPROC", "1")
+    assert n_threads() == 1
+    env = world.count_envs((3, 5))
+    agent = world.make_agent(env)
+    assert type(agent._drivers.make(env, agent.training_state, 0)) is StepByStep
+    monkeypatch.setenv("PJRT_NPROC", "2")
+    assert type(agent._drivers.make(env, agent.training_state, 0)) is HostDriver
 
 
 @pytest.mark.parametrize("skip_steps", [1, 3])

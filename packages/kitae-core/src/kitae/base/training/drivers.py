@@ -1,5 +1,6 @@
 """Which driver trains an agent in which environments."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,12 @@ from kitae.base.training.jax_environments import JaxPrograms
 from kitae.base.training.seeds import Trainee, batch_of_seeds, train_seeds
 from kitae.base.training.step_by_step import StepByStep
 from kitae.envs.functional import JaxVectorEnv, as_jax_env
+
+
+def n_threads() -> int:
+    """Returns how many threads XLA computes with on this CPU."""
+    asked = os.environ.get("PJRT_NPROC", "")
+    return int(asked) if asked.isdecimal() else os.cpu_count() or 1
 
 
 class Drivers:
@@ -133,6 +140,10 @@ class Drivers:
     def _can_run_programs(self, training: TrainingState) -> bool:
         """Whether many vector steps on the host can be one program, and are faster."""
         if jax.default_backend() != "cpu" or jax.process_count() > 1:
+            return False
+        # A program holds a thread of XLA's while it waits for the environments. If that
+        # is the only one, environments that use JAX would wait for it for ever.
+        if n_threads() < 2:
             return False
         # Acting for the rows' shapes shows whether it can be compiled.
         self.functions.empty_rows(training)
