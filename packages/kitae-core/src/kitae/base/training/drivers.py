@@ -25,7 +25,11 @@ from kitae.envs.functional import JaxVectorEnv, as_jax_env
 def n_threads() -> int:
     """Returns how many threads XLA computes with on this CPU."""
     asked = os.environ.get("PJRT_NPROC", "")
-    return int(asked) if asked.isdecimal() else os.cpu_count() or 1
+    if asked.isdecimal():
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Drivers:
