@@ -139,7 +139,12 @@ def trained(world, env, off=()):
         agent = world.make_agent(env, skip_steps=2, start_step=11, n_epochs=2)
         history = agent.train(env, 60)
     assert agent.updates > 0
-    found = agent.state, agent.memory, agent._pending, history.episode_return
+    found = (
+        agent.state,
+        agent.memory,
+        agent.training_state.pending,
+        history.episode_return,
+    )
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found)]
 
 
