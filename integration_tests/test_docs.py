@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 
 from kitae.algos import cli
+from kitae.base.xla import switches
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -180,7 +182,12 @@ def help_of(*command):
 @pytest.mark.parametrize("command", list(shell_commands()))
 def test_shell_commands_name_what_exists(command):
     """They take minutes, or an index: so it is checked that there is such a thing."""
-    match command.split():
+    words = command.split()
+    while "=" in words[0]:
+        variable, _, value = words.pop(0).partition("=")
+        assert variable == switches.VARIABLE
+        switches.switched_off(value)  # raises where it is no value of it
+    match words:
         case ["tools/hatch", "run", script, *_]:
             envs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
                 "hatch"
@@ -197,6 +204,8 @@ def test_shell_commands_name_what_exists(command):
             agent = ["dqn"] if name in ("train", "sweep") else []
             for option in [word for word in words if word.startswith("--")]:
                 assert re.search(rf"{option}[ ,]", help_of(name, *agent))
+        case ["python", "-m", module]:
+            assert importlib.util.find_spec(f"{module}.__main__")
         case _:
             pytest.fail(f"nobody knows how to check {command!r}")
 

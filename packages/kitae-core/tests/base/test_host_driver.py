@@ -37,8 +37,7 @@ def everything(agent):
 
 
 @pytest.mark.parametrize("skip_steps", [1, 2, 3])
-@pytest.mark.parametrize("log_frequency", [7, 1_000])
-@pytest.mark.parametrize("short", [0, 1_000])
+@pytest.mark.parametrize("log_frequency, short", [(7, 0), (1_000, 0), (7, 1_000)])
 def test_does_as_step_by_step(
     world, step_by_step, autoreset_mode, skip_steps, log_frequency, short, monkeypatch
 ):

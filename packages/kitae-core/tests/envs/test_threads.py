@@ -1,6 +1,6 @@
 import gymnasium as gym
 import pytest
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import TransformReward
 
 from kitae.envs.make import make_vec_env
@@ -40,9 +40,3 @@ def test_what_gymnasium_computes_may_be_stepped_by_any_thread(env_id, kind):
 )
 def test_what_is_yours_or_draws_belongs_to_the_thread_that_trains(env):
     assert not may_step_anywhere(env)
-
-
-def test_an_environment_of_yours_in_worker_processes_is_not_called_by_a_thread():
-    env = AsyncVectorEnv([lambda: Mine(cart_pole())])
-    assert may_step_anywhere(env)
-    env.close()

@@ -21,12 +21,10 @@ def may_step_anywhere(env: VectorEnv) -> bool:
 
     Example:
         >>> from gymnasium.vector import SyncVectorEnv
-        >>> class Mine(gym.Wrapper):
-        ...     pass
-        >>> make = lambda: gym.make("CartPole-v1")
-        >>> may_step_anywhere(SyncVectorEnv([make]))
+        >>> may_step_anywhere(SyncVectorEnv([lambda: gym.make("CartPole-v1")]))
         True
-        >>> may_step_anywhere(SyncVectorEnv([make, lambda: Mine(make())]))
+        >>> drawn = lambda: gym.make("CartPole-v1", render_mode="rgb_array")
+        >>> may_step_anywhere(SyncVectorEnv([drawn]))
         False
     """
     if getattr(env, "render_mode", None) is not None:
