@@ -1,11 +1,13 @@
 """The tricks `quick-compile` and `side-by-side`: less time until programs are compiled.
 
 `quick-compile`: a program that runs for a moment is compiled with fewer optimisations.
-Its gain was not measured by itself. Plain path: XLA's own options, which may round
-floats differently.
+Without it, a first short training on the host took 1.09 times as long by the clock, and
+1.02 times as much of a processor. Plain path: XLA's own options, which may round floats
+differently.
 
-`side-by-side`: several programs are compiled at the same time, in threads. Its gain was
-not measured by itself. Plain path: one after the other, with the same bits.
+`side-by-side`: several programs are compiled at the same time, in threads. No gain
+was shown: without it, that training took 0.91 times as long on two busy cores. Plain
+path: one after the other, with the same bits.
 """
 
 import functools
@@ -56,7 +58,7 @@ def are_known(options: dict[str, Any]) -> bool:
 @switches.probe("quick-compile")
 def _probe() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
-    if not known_options(flags) and any(name not in flags for name in QUICKLY):
+    if not known_options(flags) and not any(name in flags for name in QUICKLY):
         raise RuntimeError(f"XLA knows none of the options {', '.join(QUICKLY)}")
 
 
