@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kitae.base.xla import hoisting, loops
+from kitae.base.xla.callback import callback
 
 
 def body(scale, carry, number):
@@ -157,3 +158,29 @@ def test_side_effects_stay_in_the_loop():
     loops.loop(parts, 6, 64, (), carry, numbers, values, jnp.int32(3))
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2]
+
+
+def test_a_call_of_python_stays_in_the_loop_whatever_it_depends_on():
+    seen = []
+
+    def note(number):
+        seen.append(int(number))
+        return [number]
+
+    def notes(constants, carry, number):
+        shape = jax.ShapeDtypeStruct((), np.uint32)
+        (same,) = callback(note, [shape], number)
+        return carry + same.astype(jnp.int32), None
+
+    carry = jnp.int32(0)
+    parts = hoisting.split(notes, (), carry, jnp.uint32(0))
+    assert parts.bytes_ahead == 0
+    numbers = jnp.arange(6, dtype=jnp.uint32)
+    values = hoisting.ahead(parts, (), numbers)
+
+    @jax.jit
+    def run(carry, n):
+        return loops.loop(parts, 6, 64, (), carry, numbers, values, n)
+
+    assert int(run(carry, jnp.int32(3))[0]) == 0 + 1 + 2
+    assert seen == [0, 1, 2]

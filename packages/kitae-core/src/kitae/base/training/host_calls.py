@@ -217,17 +217,11 @@ class CalledEnvironments:
         self.calls = Calls()
 
     def send(self, carry: Carry) -> jax.Array:
-        """Passes actions on to the host, if it steps beside an update.
-
-        Actions that depend on no earlier step are tied to one: they would be sent ahead
-        of the loop otherwise.
-        """
+        """Passes actions on to the host, if it steps beside an update."""
         if not self._beside:
             return carry.acted.actions
         nothing = jax.ShapeDtypeStruct((), jnp.int32)
-        tied = carry.acted.actions, carry.env.step
-        actions, _ = jax.lax.optimization_barrier(tied)
-        (sent,) = callback(self.calls.send, [nothing], actions)
+        (sent,) = callback(self.calls.send, [nothing], carry.acted.actions)
         return sent
 
     def step(

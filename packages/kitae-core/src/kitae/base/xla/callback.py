@@ -20,6 +20,9 @@ from jax.experimental import io_callback
 
 from kitae.base.xla import compat, switches, threads
 
+# The operation; JAX knows of no effect of it, so that loops may have it.
+NAME = "host_callback"
+
 
 def callback(
     function: Callable[..., Sequence[Any]],
@@ -51,7 +54,7 @@ def callback(
 @functools.cache
 def host_callback() -> Any:
     """Returns the operation that calls Python, made and known to JAX at first use."""
-    primitive = compat.Primitive("host_callback")
+    primitive = compat.Primitive(NAME)
     primitive.multiple_results = True
     primitive.def_abstract_eval(_shapes)
     primitive.def_impl(_called)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from kitae.base.common.pytrees import n_bytes
 from kitae.base.xla import compat, convolutions, switches
-from kitae.base.xla.jaxprs import inlined, is_literal, program, used
+from kitae.base.xla.jaxprs import has_effect, inlined, is_literal, program, used
 
 # To draw for fewer steps together would take longer than to draw for each.
 WORTH_IT = 8
@@ -141,7 +141,7 @@ def _hoistable(
     of_x, of_carry = set(x_vars), set(carry_vars)
     for eqn in jaxpr.eqns:
         inputs = {var for var in eqn.invars if not is_literal(var)}
-        if inputs & of_carry or eqn.effects:
+        if inputs & of_carry or has_effect(eqn):
             of_carry.update(eqn.outvars)
         elif inputs & of_x:
             of_x.update(eqn.outvars)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from kitae.base.xla import compat, convolutions
+from kitae.base.xla import callback, compat, convolutions
 
 CALLS = ("jit", "pjit")
 # A function that is compiled to one kernel is not taken apart. The packages that have
@@ -25,13 +25,18 @@ def is_literal(var: Any) -> bool:
     return isinstance(var, compat.Literal)
 
 
+def has_effect(eqn: Any) -> bool:
+    """Whether an equation must run once for each step, whatever it depends on."""
+    return bool(eqn.effects) or eqn.primitive.name == callback.NAME
+
+
 def program(
     jaxpr: Any, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]
 ) -> Callable[..., list[jax.Array]]:
     """Makes a function of those of a program's equations that its results need."""
     needed, kept = set(used([], outvars)), []
     for eqn in reversed(eqns):
-        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+        if has_effect(eqn) or not needed.isdisjoint(eqn.outvars):
             needed.update(used([eqn], []))
             kept.insert(0, eqn)
     return compat.part_as_function(jaxpr, invars, kept, outvars)
