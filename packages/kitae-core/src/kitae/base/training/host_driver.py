@@ -21,11 +21,11 @@ from kitae.base.training.host_calls import (
     goes_on,
 )
 from kitae.base.training.host_environments import HostEnvironments
+from kitae.base.training.host_training import HostTraining
 from kitae.base.training.programs import Carry, Functions, Limits, Programs
 from kitae.base.xla import compiling
 from kitae.base.xla.stepping import MAX_BYTES
 from kitae.config.schedule import next_stop, steps_logged, warm_up
-from kitae.types import Info
 
 # How long the host waits at most before it looks whether there is something to do.
 CHUNK_SECONDS = 0.25
@@ -72,7 +72,7 @@ class HostPrograms(Programs):
         )
 
 
-class HostDriver:
+class HostDriver(HostTraining):
     """Takes vector steps as `StepByStep` does, many in one program.
 
     Args:
@@ -82,8 +82,6 @@ class HostDriver:
         training: Where it begins; its arrays are given up.
     """
 
-    is_sound = True
-
     def __init__(
         self,
         functions: CompiledFunctions,
@@ -91,27 +89,12 @@ class HostDriver:
         environments: HostEnvironments,
         training: TrainingState,
     ) -> None:
-        self._functions = functions
-        self._algorithm = functions.algorithm
+        super().__init__(functions, environments, training)
         self._config = functions.algorithm.config
-        self._environments = environments
-        self._training = training
         self._programs = programs
         self._observation: Any
         self._acted: Acted
-        self.statistics = environments.statistics
-        self.info: Info | None = None
         self.reset()
-
-    @property
-    def step(self) -> int:
-        """Environment steps so far."""
-        return self._environments.counters.step
-
-    @property
-    def training(self) -> TrainingState:
-        """The newest state."""
-        return self._training._replace(counters=self._environments.counters)
 
     def advance(self, until: int, interrupted: Callable[[], bool]) -> Advance:
         """Takes steps until the host has something to do.
@@ -119,22 +102,15 @@ class HostDriver:
         A short warm-up is taken step by step: the program for it would take longer to
         compile.
         """
-        learns = self._environments.update_due
+        learns = self.environments.update_due
         left = warm_up(self._config) - self.step
         if not learns and left <= SHORT * self._config.env_cfg.n_envs:
             return self._one_step()
         return self._many_steps(learns, until, interrupted)
 
-    def settle(self) -> None:
-        """Adds the rows of the newest step to the memory."""
-        self._training = self._functions.settled(self._training)
-
     def reset(self) -> None:
-        """Resets the environments: no sequence of rows continues across that."""
-        self._training = self._functions.restarted(self._training)
-        n_rows = self._config.env_cfg.n_rows
-        remembered = self._algorithm.nothing_remembered(n_rows)
-        self._act(self._environments.reset(), *remembered)
+        """Resets the environments, and acts on what they give."""
+        self._act(*self.begin())
 
     def finish(self) -> None:
         """Does nothing: an update that is due comes with the next step."""
@@ -153,12 +129,8 @@ class HostDriver:
         """Takes one step that no update comes before, without a program of many."""
         before, acted = self.step, self._acted
         self.settle()
-        step = self._environments.step(np.asarray(acted.actions))
-        rows = self._algorithm.rows(self._observation, acted, step)
-        self._training = self._training._replace(pending=(rows, step.valid))
-        hidden_state = acted.next_hidden_state
-        first = None if hidden_state is None else step.first
-        self._act(step.observation, hidden_state, first)
+        actions = np.asarray(acted.actions)
+        self._act(*self.take(self._observation, acted, actions))
         return Advance(before, {})
 
     def _many_steps(
@@ -171,7 +143,7 @@ class HostDriver:
         if not all(self._programs.knows(*kind) for kind in kinds):
             self._programs.make(kinds, constants, carry)
         program = self._programs.loop(size, learns)
-        environments, ends_at = self._environments, time.perf_counter() + CHUNK_SECONDS
+        environments, ends_at = self.environments, time.perf_counter() + CHUNK_SECONDS
         train_cfg = self._config.train_cfg
         stop = next_stop(
             self.step, until, train_cfg.log_frequency, train_cfg.save_frequency
@@ -201,7 +173,7 @@ class HostDriver:
         )
         with self._programs.called.calls.to(stepper):
             after = stepper.run(run)
-        self._training = self._training._replace(
+        self.held = self.held._replace(
             state=after.state, memory=after.memory, pending=after.pending
         )
         self._observation, self._acted = after.env.observation, after.acted
@@ -214,13 +186,13 @@ class HostDriver:
     def _arguments(self) -> tuple[HostConstants, Carry]:
         """Returns what a program takes, in arrays that it may write into."""
         training = self.training
-        shapes = self._functions.info_shapes(training)
+        shapes = self.functions.info_shapes(training)
         carry = Carry(
             training.state,
             training.memory,
             HostState(self._observation, device_step(self.step), np.bool_(True)),
             self._acted,
-            training.pending or self._functions.empty_rows(training),
+            training.pending or self.functions.empty_rows(training),
             jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes),
         )
         # Arrays of numpy stay those of others.
