@@ -134,7 +134,7 @@ class BaseAgent(IAgent):
             self.explore_fn = over_agents(self.explore_fn)
         self.process_experience_fn = process_experience_factory(config)
         self.update_step_fn = update_step_factory(config)
-        self._start(self.state)
+        self._start()
 
     def __copy__(self) -> Self:
         """Returns an agent that shares all that this one holds."""
@@ -155,10 +155,9 @@ class BaseAgent(IAgent):
             f"{name}.load(agent.run_dir) where another one is needed"
         )
 
-    def _start(self, state: State) -> None:
-        """Begins with no step taken and nothing remembered."""
+    def _start(self) -> None:
+        """Begins with nothing remembered."""
         config = self.config
-        self.training_state = initial_training_state(config, state)
         # The key that `interact_keys` draws from.
         self.key = stream_key(config.seed, Stream.INTERACT)
         # What `explore` and `select_action` remember from one step to the next.
@@ -703,7 +702,8 @@ class BaseAgent(IAgent):
         """
         new = copy.copy(self)
         vars(new).update(changes)
-        new._start(state)  # noqa: SLF001, the same class
+        new.training_state = initial_training_state(new.config, state)
+        new._start()  # noqa: SLF001, the same class
         return new
 
     def _train_seeds(
@@ -757,9 +757,7 @@ class BaseAgent(IAgent):
         """Brings the memory up to date, and makes it if there is none."""
         self._read_memory()
         functions, training = self.functions, self.training_state
-        if training.memory is None:
-            training = functions.prepared(training)
-        self._commit(functions.settled(training))
+        self._commit(functions.settled(functions.prepared(training)))
 
     def _read_memory(self) -> None:
         """Reads the rest of the checkpoint that the agent was loaded from."""

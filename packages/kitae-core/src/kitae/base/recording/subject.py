@@ -1,15 +1,11 @@
 """What a recording knows of the agent that trains."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kitae.base.recording.trackers import Tracker
 from kitae.config import AlgoConfig
-
-
-def _no_metrics() -> dict[str, float]:
-    return {}
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Subject:
     run_name: str
     config: AlgoConfig
     run_dir: Callable[[], Path]
-    own_metrics: Callable[[], dict[str, float]] = _no_metrics
-    trackers: list[Tracker] = field(default_factory=list)
-    row: dict[str, str] = field(default_factory=dict)
-    info_names: tuple[str, ...] = ()
+    own_metrics: Callable[[], dict[str, float]]
+    trackers: list[Tracker]
+    row: dict[str, str]
+    info_names: tuple[str, ...]
