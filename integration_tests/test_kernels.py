@@ -25,9 +25,9 @@ def test_a_loop_that_is_split_keeps_a_target_in_one_kernel():
 @pytest.mark.parametrize("leaf", [of_buffer, of_timesteps])
 def test_all_packages_read_the_same_switches(leaf):
     assert (leaf.VARIABLE, leaf.NAMES) == (switches.VARIABLE, switches.NAMES)
-    for value in ("", "off", "-hoist", "-pack, -one-kernel"):
+    for value in ("", "off", "-hoist", "-threads, -one-kernel"):
         assert leaf.switched_off(value) == switches.switched_off(value)
-    for value in ("on", "hoist", "-hoists", "-pack,", "OFF"):
+    for value in ("on", "hoist", "-hoists", "-threads,", "OFF"):
         with pytest.raises(ValueError, match="must be 'off'") as found:
             leaf.switched_off(value)
         with pytest.raises(ValueError, match="must be 'off'") as expected:

@@ -227,7 +227,6 @@ def test_a_loop_goes_on_as_long_as_its_carry_says():
         carry, y = loops.loop(
             parts,
             10,
-            64,
             (),
             jnp.int32(0),
             numbers,

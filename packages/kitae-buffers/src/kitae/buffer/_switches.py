@@ -1,6 +1,6 @@
 """Which speed tricks are on: what `KITAE_XLA` says, and what this JAX has.
 
-`KITAE_XLA=off` switches all off, `KITAE_XLA=-one-kernel,-pack` the named ones. Each
+`KITAE_XLA=off` switches all off, `KITAE_XLA=-hoist,-threads` the named ones. Each
 package of Kitae reads the variable itself; the names and their meaning are the same in
 all of them.
 """
@@ -19,9 +19,7 @@ NAMES = (
     "drawn-bits",
     "hoist",
     "one-kernel",
-    "pack",
     "quick-compile",
-    "side-by-side",
     "threads",
 )
 
@@ -37,7 +35,7 @@ def switched_off(value: str) -> frozenset[str]:
     """Returns the names of the tricks that a value of `KITAE_XLA` switches off.
 
     Raises:
-        ValueError: It is neither empty, nor `off`, nor a list such as `-hoist,-pack`.
+        ValueError: It is neither empty, nor `off`, nor a list like `-hoist,-threads`.
     """
     if value in ("", "off"):
         return frozenset(NAMES if value else ())

@@ -97,7 +97,7 @@ def test_all_convolutions_of_a_loop_are_in_the_fast_order(within, kind):
     @jax.jit
     def run(kernel):
         drawn = hoisting.ahead(parts, values, numbers)
-        return loops.loop(parts, 3, 0, values, kernel, numbers, drawn, jnp.int32(3))[0]
+        return loops.loop(parts, 3, values, kernel, numbers, drawn, jnp.int32(3))[0]
 
     text = run.lower(kernel).compile().as_text()
     orders = re.findall(r"dim_labels=(\S+?)[, ]", text)

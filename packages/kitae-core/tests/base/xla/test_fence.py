@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
 
-from kitae.base.xla import callback, compiling, hoisting, packing, switches
+from kitae.base.xla import callback, hoisting, switches
 from kitae.base.xla.stepping import HoistedFunction
 from kitae.envs.functional import JaxVectorEnv
 
@@ -50,16 +49,6 @@ def test_without_hoisting_a_body_is_traced_once_all_the_same():
     assert len(traces) == 1
 
 
-def test_packing_puts_small_leaves_together():
-    tree = {"a": jnp.arange(3.0), "b": jnp.float32(7), "c": jnp.zeros((9, 9))}
-    for off, together in (((), 1), (("pack",), 0)):
-        with switches.switched(off):
-            pack, unpack = packing.packing(tree, small=10)
-            packed, others = pack(tree)
-            assert (len(packed), len(others)) == (together, 3 - 2 * together)
-            jax.tree.map(np.testing.assert_array_equal, unpack((packed, others)), tree)
-
-
 def halving(x):
     """Halves three times what it is given, in Python."""
 
@@ -85,30 +74,6 @@ def test_the_callback_gives_what_io_callback_gives():
             x, last = jax.jit(halving)(jnp.ones(2))
             assert np.asarray(x).tolist() == [0.125, 0.125]
             assert int(last) == 2
-
-
-class Program:
-    """In place of one of JAX's before it is compiled."""
-
-    def __init__(self, seen, barrier):
-        self.seen, self.barrier = seen, barrier
-
-    def lowered(self, constants, carry):
-        yield self
-
-    def compile(self):
-        self.seen.append(threading.get_ident())
-        if self.barrier is not None:
-            self.barrier.wait(timeout=60)
-
-
-@pytest.mark.parametrize("off", [(), ("side-by-side",)])
-def test_programs_are_compiled_at_the_same_time(off):
-    seen, barrier = [], None if off else threading.Barrier(2)
-    with switches.switched(off):
-        compiling.compile_all([Program(seen, barrier)] * 2, None, None)
-    assert len(seen) == 2
-    assert (set(seen) == {threading.get_ident()}) == bool(off)
 
 
 class Walk(FuncEnv):

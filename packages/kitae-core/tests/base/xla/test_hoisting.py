@@ -28,22 +28,21 @@ def body(scale, carry, number):
 CARRY = {"x": jnp.ones(3), "count": jnp.int32(0), "big": jnp.zeros((20, 20))}
 
 
-def loop(n, first=5, length=10, small=64):
+def loop(n, first=5, length=10):
     scale, carry = jnp.float32(0.25), CARRY
     parts = hoisting.split(body, scale, carry, jnp.uint32(0))
     numbers = jnp.uint32(first) + jnp.arange(length, dtype=jnp.uint32)
 
     def run(scale, carry, n):
         values = hoisting.ahead(parts, scale, numbers)
-        return loops.loop(parts, length, small, scale, carry, numbers, values, n)
+        return loops.loop(parts, length, scale, carry, numbers, values, n)
 
     return jax.jit(run)(scale, carry, jnp.int32(n))
 
 
-@pytest.mark.parametrize("small", [0, 64])
 @pytest.mark.parametrize("n", [0, 1, 7, 10])
-def test_a_loop_does_what_its_body_does_step_by_step(n, small):
-    carry, ys = loop(n, small=small)
+def test_a_loop_does_what_its_body_does_step_by_step(n):
+    carry, ys = loop(n)
     expected, rows = CARRY, []
     for number in range(5, 5 + n):
         expected, row = jax.jit(body)(jnp.float32(0.25), expected, jnp.uint32(number))
@@ -102,7 +101,7 @@ def test_what_is_larger_than_what_it_is_made_of_is_not_kept(room, kept):
     values = hoisting.ahead(parts, key, numbers)
     assert sum(value.nbytes for value in values) == 5 * kept
     n, expected = jnp.int32(5), carry
-    after, sums = loops.loop(parts, 5, 64, key, carry, numbers, values, n)
+    after, sums = loops.loop(parts, 5, key, carry, numbers, values, n)
     for number, told in zip(numbers, sums, strict=True):
         expected, total = noisy(key, expected, number)
         np.testing.assert_allclose(told, total, rtol=1e-4, atol=1e-4)
@@ -119,7 +118,7 @@ def test_what_an_earlier_step_computed_is_never_drawn_ahead():
     assert parts.bytes_ahead == 0
     numbers = jnp.arange(4, dtype=jnp.uint32)
     values = hoisting.ahead(parts, (), numbers)
-    _, drawn = loops.loop(parts, 4, 64, (), key, numbers, values, jnp.int32(4))
+    _, drawn = loops.loop(parts, 4, (), key, numbers, values, jnp.int32(4))
     expected = []
     for _ in range(4):
         key, mine = jax.random.split(key)
@@ -155,7 +154,7 @@ def test_side_effects_stay_in_the_loop():
     parts = hoisting.split(tells, (), carry, jnp.uint32(0))
     numbers = jnp.arange(6, dtype=jnp.uint32)
     values = hoisting.ahead(parts, (), numbers)
-    loops.loop(parts, 6, 64, (), carry, numbers, values, jnp.int32(3))
+    loops.loop(parts, 6, (), carry, numbers, values, jnp.int32(3))
     jax.effects_barrier()
     assert sorted(seen) == [0, 1, 2]
 
@@ -180,7 +179,7 @@ def test_a_call_of_python_stays_in_the_loop_whatever_it_depends_on():
 
     @jax.jit
     def run(carry, n):
-        return loops.loop(parts, 6, 64, (), carry, numbers, values, n)
+        return loops.loop(parts, 6, (), carry, numbers, values, n)
 
     assert int(run(carry, jnp.int32(3))[0]) == 0 + 1 + 2
     assert seen == [0, 1, 2]

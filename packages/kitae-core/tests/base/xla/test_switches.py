@@ -14,7 +14,7 @@ from kitae.base.xla.report import as_text, report
         ("", set()),
         ("off", set(switches.NAMES)),
         ("-hoist", {"hoist"}),
-        ("-hoist, -pack", {"hoist", "pack"}),
+        ("-hoist, -threads", {"hoist", "threads"}),
     ],
 )
 def test_the_variable_switches_off_what_it_names(monkeypatch, value, expected):
@@ -34,11 +34,11 @@ def test_other_values_are_refused_with_what_is_allowed(monkeypatch, value):
 
 
 def test_the_context_manager_puts_back_what_was_set(monkeypatch):
-    monkeypatch.setenv("KITAE_XLA", "-pack")
+    monkeypatch.setenv("KITAE_XLA", "-threads")
     with switches.switched(off=["hoist"]):
-        assert switches.active("pack")
+        assert switches.active("threads")
         assert not switches.active("hoist")
-    assert os.environ["KITAE_XLA"] == "-pack"
+    assert os.environ["KITAE_XLA"] == "-threads"
     monkeypatch.delenv("KITAE_XLA")
     with switches.switched():
         pass
@@ -49,7 +49,7 @@ def test_the_context_manager_puts_back_what_was_set(monkeypatch):
 def broken(monkeypatch):
     """A trick that does not work here, tried never before."""
     monkeypatch.setattr(switches, "_failures", {})
-    monkeypatch.setattr(switches, "_probes", {"pack": broken_probe})
+    monkeypatch.setattr(switches, "_probes", {"threads": broken_probe})
 
 
 def broken_probe():
@@ -58,29 +58,29 @@ def broken_probe():
 
 def test_a_trick_that_does_not_work_is_off_after_one_warning(broken):
     with pytest.warns(RuntimeWarning) as caught:
-        assert not switches.active("pack")
+        assert not switches.active("threads")
     (warning,) = caught
-    assert "'pack'" in str(warning.message)
+    assert "'threads'" in str(warning.message)
     assert jax.__version__ in str(warning.message)
     assert str(warning.message).endswith("AttributeError: no such name")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not switches.active("pack")
+        assert not switches.active("threads")
 
 
 def test_a_trick_that_is_switched_off_is_not_tried(broken, monkeypatch):
-    monkeypatch.setenv("KITAE_XLA", "-pack")
-    assert not switches.active("pack")
+    monkeypatch.setenv("KITAE_XLA", "-threads")
+    assert not switches.active("threads")
 
 
 def test_the_report_has_each_trick_and_why_it_is_off(broken, monkeypatch):
     monkeypatch.setenv("KITAE_XLA", "-callback")
-    with pytest.warns(RuntimeWarning, match="'pack'"):
+    with pytest.warns(RuntimeWarning, match="'threads'"):
         rows = report()
     states = {row.name: row.state for row in rows}
     assert states == dict.fromkeys(switches.NAMES, "on") | {
         "callback": "off: KITAE_XLA",
-        "pack": "off: AttributeError: no such name",
+        "threads": "off: AttributeError: no such name",
     }
     lines = as_text(rows).splitlines()
     assert [line.split()[0] for line in lines] == list(switches.NAMES)

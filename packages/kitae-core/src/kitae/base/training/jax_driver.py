@@ -92,7 +92,8 @@ class Session:
         pending = training.pending if self._schedule.overlaps else None
         self.carry = Carry(training.state, training.memory, env, acted, pending)
         self._place()
-        self._pace = 0.0
+        # Seconds of an iteration, and the programs that were called.
+        self._pace, self._called = 0.0, set[tuple[int, bool]]()
 
     def with_memory(self, memory: Any, pending: Any) -> None:
         """Continues with another memory."""
@@ -117,8 +118,7 @@ class Session:
         n_envs = programs.env.num_envs
         plan = next(self._plans(counters, until))
         size, learns = plan.size, plan.learns
-        known = programs.knows(size, learns)
-        if not known:
+        if not programs.knows(size, learns):
             plans = self._plans(counters, until)
             kinds = ((plan.size, plan.learns) for plan in plans)
             programs.make(kinds, self._constants, self.carry)
@@ -136,8 +136,9 @@ class Session:
         if programs.devices is not None:
             given = programs.devices.gathered(given)
         records, infos = jax.tree.map(np.asarray, given)
-        if known:
+        if (size, learns) in self._called:  # a first call compiles
             self._pace = (time.perf_counter() - start) / (n * size)
+        self._called.add((size, learns))
         axis = 0 if programs.n_seeds is None else 1
         records = records.take(range(n), axis)
         shape = (*records.shape[:axis], n * size, 2, n_envs)

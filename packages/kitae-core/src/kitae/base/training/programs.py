@@ -1,6 +1,6 @@
 """One iteration of a training, and the programs that run many of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from kitae.base.algorithm.multi_agent import Names
 from kitae.base.algorithm.tracing import explained
 from kitae.base.common.pytrees import n_bytes
 from kitae.base.training.devices import Devices
-from kitae.base.xla import compiling, hoisting, loops, packing
+from kitae.base.xla import compiling, hoisting, loops
 
 
 class Carry(NamedTuple):
@@ -165,14 +165,12 @@ class Programs:
         self._seeded = seeded
         self.n_seeds = n_seeds
         self.devices = devices
-        # Put together, what is split over devices would have to be gathered.
-        self._small = packing.SMALL if devices is None else 0
         self._loops: dict[tuple[int, bool], loops.Loop] = {}
 
     def make(
         self, kinds: Iterable[tuple[int, bool]], constants: Any, carry: Carry
     ) -> None:
-        """Makes the programs of a training, and has XLA compile them side by side.
+        """Makes the programs of a training; each is compiled at its first call.
 
         Args:
             kinds: Of each program, the iterations in a group, at least 1, and whether
@@ -180,26 +178,6 @@ class Programs:
             constants: What stays the same through the training.
             carry: What it starts from.
         """
-        # What learns takes longest to compile, and so is begun with.
-        first = sorted(kinds, key=lambda kind: not kind[1])
-        made = self._new(first, constants, carry)
-        if self.devices is None:
-            compiling.compile_all(made, constants, carry)
-        else:  # each is compiled where it is called, by all processes alike
-            list(made)
-
-    def loop(self, size: int, learns: bool) -> loops.Loop:
-        """Returns the program that runs groups of iterations; see `make`."""
-        return self._loops[size, learns]
-
-    def knows(self, size: int, learns: bool) -> bool:
-        """Whether this program was made before."""
-        return (size, learns) in self._loops
-
-    def _new(
-        self, kinds: Iterable[tuple[int, bool]], constants: Any, carry: Carry
-    ) -> Iterator[loops.Loop]:
-        """Traces the programs that were not made before; see `make`."""
         for size, learns in kinds:
             if self.knows(size, learns):
                 continue
@@ -213,7 +191,14 @@ class Programs:
                     self._limits.bytes // (self.n_seeds or 1),
                 )
             self._loops[size, learns] = self._made(parts, size, learns)
-            yield self._loops[size, learns]
+
+    def loop(self, size: int, learns: bool) -> loops.Loop:
+        """Returns the program that runs groups of iterations; see `make`."""
+        return self._loops[size, learns]
+
+    def knows(self, size: int, learns: bool) -> bool:
+        """Whether this program was made before."""
+        return (size, learns) in self._loops
 
     def _made(self, parts: hoisting.Split, size: int, learns: bool) -> loops.Loop:
         limits, n_seeds = self._limits, self.n_seeds or 1
@@ -221,7 +206,7 @@ class Programs:
         length = loops.n_groups(size, limits.steps, bytes_per_group, limits.bytes)
         ahead = self.over_seeds(partial(hoisting.ahead, parts), (self._seeded, None))
         loop = self.over_seeds(
-            partial(loops.loop, parts, length, self._small, going=self._going),
+            partial(loops.loop, parts, length, going=self._going),
             (self._seeded, 0, None, 0, None),
         )
         quickly = compiling.quickly_compiled()
@@ -291,15 +276,7 @@ class Programs:
         parts = hoisting.split(body, constants, carry, numbers[0])
         values = hoisting.ahead(parts, constants, numbers)
         return loops.loop(
-            parts,
-            n,
-            self._small,
-            constants,
-            carry,
-            numbers,
-            values,
-            jnp.int32(n),
-            going=self._going,
+            parts, n, constants, carry, numbers, values, jnp.int32(n), going=self._going
         )
 
     def _iterate(

@@ -1,26 +1,19 @@
-"""The tricks `quick-compile` and `side-by-side`: less time until programs are compiled.
+"""The trick `quick-compile`: a program that runs for a moment is compiled quickly.
 
-`quick-compile`: a program that runs for a moment is compiled with fewer optimisations.
-Without it, a first short training on the host took 1.09 times as long by the clock, and
-1.02 times as much of a processor. Plain path: XLA's own options, which may round floats
-differently.
+It is compiled with fewer optimisations. Without it, a first short training on the host
+took 1.12 times as long by the clock, and 1.18 times as much of a processor.
 
-`side-by-side`: several programs are compiled at the same time, in threads. No gain
-was shown: without it, that training took 0.91 times as long on two busy cores. Plain
-path: one after the other, with the same bits.
+Plain path: XLA's own options, which may round floats differently.
 """
 
 import functools
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
 from kitae.base.xla import switches
-from kitae.base.xla.loops import Loop
 
 QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
@@ -60,20 +53,3 @@ def _probe() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if not known_options(flags) and not any(name in flags for name in QUICKLY):
         raise RuntimeError(f"XLA knows none of the options {', '.join(QUICKLY)}")
-
-
-def compile_all(loops: Iterable[Loop], constants: Any, carry: Any) -> None:
-    """Compiles programs; calls to them then find them.
-
-    Each is begun with as soon as it is traced. Where `loops` makes them one by one,
-    the one that takes longest to compile should come first.
-    """
-    programs = (program for loop in loops for program in loop.lowered(constants, carry))
-    if not switches.active("side-by-side"):
-        for program in programs:
-            program.compile()
-        return
-    with ThreadPoolExecutor() as pool:
-        begun = [pool.submit(program.compile) for program in programs]
-    for compiled in begun:
-        compiled.result()

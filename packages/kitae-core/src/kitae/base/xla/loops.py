@@ -1,6 +1,6 @@
 """Loops of many steps, and the programs that run them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,13 +9,11 @@ import numpy as np
 
 from kitae.base.xla.hoisting import Split
 from kitae.base.xla.keys import key_impl, plain, typed
-from kitae.base.xla.packing import packing
 
 
 def loop(
     parts: Split,
     length: int,
-    small: int,
     constants: Any,
     carry: Any,
     numbers: jax.Array,
@@ -28,7 +26,6 @@ def loop(
     Args:
         parts: The body.
         length: What memory is set aside for, at least 1.
-        small: Leaves of at most so many elements travel together; see `packing`.
         constants: The same at every step.
         carry: What a step passes to the next.
         numbers: `[length]`, the `x` of each step.
@@ -39,39 +36,30 @@ def loop(
     Returns:
         The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
     """
-    pack, unpack = packing(carry, small)
-    pack_y, unpack_y = packing(parts.y, small)
-    ys = jax.tree.map(
-        lambda y: jnp.zeros((length, *y.shape), y.dtype),
-        jax.eval_shape(pack_y, parts.y),
-    )
-
+    ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), parts.y)
     impls, drawn = list(map(key_impl, values)), list(map(plain, values))
 
     def step(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        packed, ys = state
+        carry, ys = state
         mine = [typed(x[i], impl) for x, impl in zip(drawn, impls, strict=True)]
-        carry, y = parts.step(constants, unpack(packed), numbers[i], mine)
+        carry, y = parts.step(constants, carry, numbers[i], mine)
         ys = jax.tree.map(
             lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, i, 0),
             ys,
-            pack_y(y),
+            y,
         )
-        return pack(carry), ys
+        return carry, ys
 
-    start = pack(carry), ys
+    start = carry, ys
     if going is None:
-        packed, ys = jax.lax.fori_loop(jnp.int32(0), n, step, start)
-    else:
-        is_going: Callable[[Any], jax.Array] = going
-        _, (packed, ys) = jax.lax.while_loop(
-            lambda at: (at[0] < n) & is_going(unpack(at[1][0])),
-            lambda at: (at[0] + 1, step(*at)),
-            (jnp.int32(0), start),
-        )
-    if not jax.tree.leaves(parts.y):
-        return unpack(packed), parts.y
-    return unpack(packed), jax.vmap(unpack_y)(ys)
+        return jax.lax.fori_loop(jnp.int32(0), n, step, start)
+    is_going: Callable[[Any], jax.Array] = going
+    _, end = jax.lax.while_loop(
+        lambda at: (at[0] < n) & is_going(at[1][0]),
+        lambda at: (at[0] + 1, step(*at)),
+        (jnp.int32(0), start),
+    )
+    return end
 
 
 def n_groups(size: int, steps: int, group_bytes: int, room: int) -> int:
@@ -109,13 +97,6 @@ class Loop:
         numbers = self._numbers(first)
         values = self._ahead(constants, numbers)
         return self._loop(constants, carry, numbers, values, np.int32(n))
-
-    def lowered(self, constants: Any, carry: Any) -> Iterator[Any]:
-        """Gives both programs before XLA compiles them, for such arguments."""
-        numbers = self._numbers(0)
-        values = jax.eval_shape(self._ahead, constants, numbers)
-        yield self._loop.lower(constants, carry, numbers, values, np.int32(0))
-        yield self._ahead.lower(constants, numbers)
 
     def _numbers(self, first: int) -> np.ndarray:
         """Returns the numbers of the steps with which groups begin."""
