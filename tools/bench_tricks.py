@@ -27,7 +27,7 @@ from golden import Case, _makers
 
 CARTPOLE, COMPILED = "CartPole-v1", "phys2d/CartPole-v1"
 UPDATE = {"max_buffer_size": 10_000, "batch_size": 128}
-ROLLOUT = {"max_buffer_size": 512, "batch_size": 128, "n_epochs": 2}
+ROLLOUT = {"max_buffer_size": 16, "batch_size": 128, "n_epochs": 2}
 NET = {"hidden_sizes": (120, 84)}
 RAINBOW = {"hidden_sizes": (64,), "n_atoms": 51, "v_min": 0.0, "v_max": 100.0}
 # By name: the training, and the environment steps of a turn.

@@ -216,15 +216,17 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
     )
 
 
+# At 99 steps, 33 iterations, the second is within a group.
 @pytest.mark.slow
-def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
-    env = walks()
-    walk_agent(world, env, n_env_steps=200).train(env, 99)
-    again = walk_agent(world, env, n_env_steps=200)
+@pytest.mark.parametrize("skip_steps", [1, 4])
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(world, skip_steps):
+    env, changes = walks(), {"n_env_steps": 200, "skip_steps": skip_steps}
+    walk_agent(world, env, **changes).train(env, 99)
+    again = walk_agent(world, env, **changes)
     history = again.resume(env, 150)
     assert (history.env_steps, again.step) == (51, 150)
 
-    through = walk_agent(world, env, "through", n_env_steps=200)
+    through = walk_agent(world, env, "through", **changes)
     whole = through.train(env, 150)
     for a, b in zip(
         leaves((again.state, again.memory)),
@@ -234,7 +236,7 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(world):
         np.testing.assert_array_equal(a, b)
     # Where nothing is left to do, nothing is changed.
     before = checkpoint.read(again.run_dir)
-    done = walk_agent(world, env, n_env_steps=200)
+    done = walk_agent(world, env, **changes)
     assert done.resume(env, 150).env_steps == 0
     done.save()
     assert checkpoint.read(again.run_dir)._parts == before._parts

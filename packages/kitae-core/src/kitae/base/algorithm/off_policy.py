@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kitae.base.algorithm.schedule import Plan
+from kitae.base.algorithm.schedule import Plan, plan_groups
 from kitae.base.algorithm.state import Counters
 from kitae.buffer import Replay
 from kitae.config import AlgoConfig
@@ -98,11 +98,12 @@ class OffPolicySchedule:
 
     def plan(self, counters: Counters, left: int) -> Plan:
         """Plans the warm-up, then groups of `skip_steps` that begin with an update."""
+        done = counters.iteration % self._skip
+        if counters.step - done * self._n_envs >= self._warm_up:
+            return plan_groups(self._skip, done, left, update_at=0)
         wait = max(0, -(-(self._warm_up - counters.step) // self._n_envs))
         wait += -(counters.iteration + wait) % self._skip
-        if wait:
-            return Plan(1, min(wait, left), learns=False)
-        return Plan(min(self._skip, left), max(1, left // self._skip), learns=True)
+        return Plan(1, min(wait, left), False, 0, 0, 0)
 
     def after_reset(self, counters: Counters) -> Counters:
         """Returns the counters as they are."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kitae.base.algorithm.schedule import Plan
+from kitae.base.algorithm.schedule import Plan, plan_groups
 from kitae.base.algorithm.state import Counters
 from kitae.buffer import Rollout
 from kitae.config import AlgoConfig
@@ -87,11 +87,7 @@ class OnPolicySchedule:
     def plan(self, counters: Counters, left: int) -> Plan:
         """Plans the rest of a rollout that was begun, then whole ones."""
         held = int(counters.rows[0]) % self._length
-        if left < self._length - held:
-            return Plan(1, left, learns=False)
-        if held:
-            return Plan(self._length - held, 1, learns=True)
-        return Plan(self._length, left // self._length, learns=True)
+        return plan_groups(self._length, held, left, update_at=self._length - 1)
 
     def after_reset(self, counters: Counters) -> Counters:
         """Begins a rollout: none continues across a reset of all environments."""

@@ -13,12 +13,42 @@ class Plan(NamedTuple):
     Attributes:
         size: Iterations in a group, at least 1.
         n_groups: Groups, at least 1.
-        learns: Whether each group has an update.
+        learns: Whether a group has an update.
+        done: Iterations of the group that were run before. Only one group by itself has
+            any.
+        cut: Iterations that it leaves out at its end. Likewise.
+        n_updates: Updates that are run: one for each group, if it learns, but for an
+            update that is among what was done or is left out.
     """
 
     size: int
     n_groups: int
     learns: bool
+    done: int
+    cut: int
+    n_updates: int
+
+    @property
+    def n_iterations(self) -> int:
+        """Iterations that are run."""
+        return self.size * self.n_groups - self.done - self.cut
+
+
+def plan_groups(size: int, done: int, left: int, update_at: int) -> Plan:
+    """Plans the rest of a group that was begun, or else whole groups.
+
+    Args:
+        size: Iterations in a group.
+        done: Those of the group that was begun.
+        left: Iterations until the training ends, at least 1.
+        update_at: Which of its iterations a group learns in.
+    """
+    if not done and left >= size:
+        n_groups = left // size
+        return Plan(size, n_groups, True, 0, 0, n_groups)
+    end = min(size, done + left)
+    learns = done <= update_at < end
+    return Plan(size, 1, True, done, size - end, int(learns))
 
 
 class Schedule(Protocol):

@@ -27,6 +27,7 @@ from kitae.base.training.jax_environments import (
     training_constants,
 )
 from kitae.base.training.programs import Carry
+from kitae.base.xla import loops
 from kitae.config import AlgoConfig
 from kitae.config.schedule import next_stop
 from kitae.envs.functional import EnvState, JaxVectorEnv
@@ -132,7 +133,10 @@ class Session:
         if self._pace and alone:  # others than this one would have to run as many
             n = max(1, min(n, int(CHUNK_SECONDS / (self._pace * size))))
         start = time.perf_counter()
-        self.carry, given = loop(self._constants, self.carry, counters.iteration, n)
+        span = loops.Span(plan.done, size - plan.cut)
+        self.carry, given = loop(
+            self._constants, self.carry, counters.iteration - plan.done, n, span
+        )
         if programs.devices is not None:
             given = programs.devices.gathered(given)
         records, infos = jax.tree.map(np.asarray, given)
@@ -140,11 +144,16 @@ class Session:
             self._pace = (time.perf_counter() - start) / (n * size)
         self._called.add((size, learns))
         axis = 0 if programs.n_seeds is None else 1
-        records = records.take(range(n), axis)
-        shape = (*records.shape[:axis], n * size, 2, n_envs)
-        infos = {name: values.take(range(n), axis) for name, values in infos.items()}
-        steps = counters.step + n_envs * np.arange(1, n * size + 1)
-        return Chunk(steps, records.reshape(shape), infos, n if learns else 0)
+        shape = (*records.shape[:axis], -1, 2, n_envs)
+        taken = range(plan.done, n * size - plan.cut)
+        records = records.reshape(shape).take(taken, axis)
+        n_updates = min(plan.n_updates, n)
+        if n_updates:
+            infos = {name: x.take(range(n_updates), axis) for name, x in infos.items()}
+        else:
+            infos = {}
+        steps = counters.step + n_envs * np.arange(1, len(taken) + 1)
+        return Chunk(steps, records, infos, n_updates)
 
     def _plans(self, counters: Counters, until: int) -> Iterator[Plan]:
         """Yields what comes until the end, as the schedule plans it."""
@@ -154,8 +163,8 @@ class Session:
             yield plan
             counters = schedule.after_iterations(
                 counters,
-                plan.size * plan.n_groups,
-                plan.n_groups if plan.learns else 0,
+                plan.n_iterations,
+                plan.n_updates,
             )
 
 

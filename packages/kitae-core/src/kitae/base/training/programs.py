@@ -181,11 +181,12 @@ class Programs:
         for size, learns in kinds:
             if self.knows(size, learns):
                 continue
+            whole = loops.Span(jnp.int32(0), jnp.int32(size))
             name = self._algorithm.name
             with explained(f"{name}'s explore, process_experience or update_step"):
                 parts = hoisting.split(
                     partial(self._group, size, learns),
-                    self._of_one_seed(constants, self._seeded),
+                    (self._of_one_seed(constants, self._seeded), whole),
                     self._of_one_seed(carry, 0),
                     jnp.uint32(0),
                     self._limits.bytes // (self.n_seeds or 1),
@@ -204,10 +205,11 @@ class Programs:
         limits, n_seeds = self._limits, self.n_seeds or 1
         bytes_per_group = (parts.bytes_ahead + n_bytes(parts.y)) * n_seeds
         length = loops.n_groups(size, limits.steps, bytes_per_group, limits.bytes)
-        ahead = self.over_seeds(partial(hoisting.ahead, parts), (self._seeded, None))
+        given = self._seeded, None
+        ahead = self.over_seeds(partial(hoisting.ahead, parts), (given, None))
         loop = self.over_seeds(
             partial(loops.loop, parts, length, going=self._going),
-            (self._seeded, 0, None, 0, None),
+            (given, 0, None, 0, None),
         )
         quickly = compiling.quickly_compiled()
         few_bytes = parts.bytes_ahead < limits.quick_ahead_bytes
@@ -242,41 +244,59 @@ class Programs:
         )
 
     def _group(
-        self, size: int, learns: bool, constants: Any, carry: Carry, first: jax.Array
+        self,
+        size: int,
+        learns: bool,
+        given: tuple[Any, loops.Span],
+        carry: Carry,
+        first: jax.Array,
     ) -> tuple[Carry, Any]:
-        """Runs `size` iterations with one update: first, or last where it must wait."""
+        """Runs `size` iterations with one update: first, or last where it must wait.
+
+        Of these only those in the span are run: so a training that stopped within a
+        group continues in the same program, to the same bits.
+        """
+        constants, span = given
         at = 0 if self._algorithm.schedule.overlaps else size - 1
+        # The host stops where it likes, and never begins within a group.
+        is_whole = size == 1 or self._going is not None
         records, info = [], {}
-        spans = (0, at, False), (at, at + 1, learns), (at + 1, size, False)
-        for start, end, learning in spans:
-            if start == end:
+        parts = (0, at, False), (at, at + 1, learns), (at + 1, size, False)
+        for start, stop, learning in parts:
+            if start == stop:
                 continue
             body = partial(self._iterate, learning)
-            numbers = first + jnp.arange(start, end, dtype=jnp.uint32)
-            # A group that was begun has one step at least; then it may be over.
-            once = end - start == 1 and (start == 0 or self._going is None)
-            run = self._once if once else self._many
-            carry, (record, new) = run(body, constants, carry, numbers)
+            numbers = first + jnp.arange(start, stop, dtype=jnp.uint32)
+            run = self._once if is_whole and start == at else self._many
+            begin, end = (jnp.clip(x, start, stop) - start for x in span)
+            carry, (record, new) = run(body, constants, carry, numbers, begin, end)
             records += [] if record is None else [record]
-            info |= new
+            if start == at:
+                info = jax.tree.map(lambda x: x[0], new)
         return carry, (jnp.concatenate(records) if records else None, info)
 
     def _once(
-        self, body: Any, constants: Any, carry: Carry, numbers: jax.Array
+        self, body: Any, constants: Any, carry: Carry, numbers: jax.Array, *_: Any
     ) -> tuple[Carry, Any]:
         """Runs one iteration."""
-        carry, (record, info) = body(constants, carry, numbers[0])
-        return carry, (None if record is None else record[None], info)
+        carry, given = body(constants, carry, numbers[0])
+        return carry, jax.tree.map(lambda x: x[None], given)
 
     def _many(
-        self, body: Any, constants: Any, carry: Carry, numbers: jax.Array
+        self,
+        body: Any,
+        constants: Any,
+        carry: Carry,
+        numbers: jax.Array,
+        begin: jax.Array,
+        end: jax.Array,
     ) -> tuple[Carry, Any]:
-        """Runs iterations in a loop."""
-        n = len(numbers)
+        """Runs iterations in a loop, from one to before another."""
         parts = hoisting.split(body, constants, carry, numbers[0])
         values = hoisting.ahead(parts, constants, numbers)
+        n = len(numbers)
         return loops.loop(
-            parts, n, constants, carry, numbers, values, jnp.int32(n), going=self._going
+            parts, n, constants, carry, numbers, values, end, begin, self._going
         )
 
     def _iterate(

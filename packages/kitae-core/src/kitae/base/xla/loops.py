@@ -1,7 +1,7 @@
 """Loops of many steps, and the programs that run them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,18 @@ import numpy as np
 
 from kitae.base.xla.hoisting import Split
 from kitae.base.xla.keys import key_impl, plain, typed
+
+
+class Span(NamedTuple):
+    """Which steps of a group are run.
+
+    Attributes:
+        begin: The first, from 0 on.
+        end: The one after the last.
+    """
+
+    begin: Any
+    end: Any
 
 
 def loop(
@@ -19,9 +31,10 @@ def loop(
     numbers: jax.Array,
     values: list[jax.Array],
     n: jax.Array,
+    first: jax.Array | int = 0,
     going: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[Any, Any]:
-    """Runs the first `n` of `length` steps.
+    """Runs steps `first` to `n` of `length` steps.
 
     Args:
         parts: The body.
@@ -31,10 +44,12 @@ def loop(
         numbers: `[length]`, the `x` of each step.
         values: What `ahead` draws for these numbers.
         n: int32 in `[0, length]`; a value, so that another count is no other program.
+        first: int32, likewise. From `n` on, there is none.
         going: Whether a carry has another step, up to `n`. Default: always.
 
     Returns:
-        The last carry, and every `y`, stacked to `[length, ...]`: zero from `n` on.
+        The last carry, and every `y`, stacked to `[length, ...]`: zero where no step
+        was run.
     """
     ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), parts.y)
     impls, drawn = list(map(key_impl, values)), list(map(plain, values))
@@ -52,12 +67,12 @@ def loop(
 
     start = carry, ys
     if going is None:
-        return jax.lax.fori_loop(jnp.int32(0), n, step, start)
+        return jax.lax.fori_loop(jnp.int32(first), n, step, start)
     is_going: Callable[[Any], jax.Array] = going
     _, end = jax.lax.while_loop(
         lambda at: (at[0] < n) & is_going(at[1][0]),
         lambda at: (at[0] + 1, step(*at)),
-        (jnp.int32(0), start),
+        (jnp.int32(first), start),
     )
     return end
 
@@ -91,12 +106,22 @@ class Loop:
         self._loop = loop
 
     def __call__(
-        self, constants: Any, carry: Any, first: int, n: int
+        self, constants: Any, carry: Any, first: int, n: int, span: Span | None = None
     ) -> tuple[Any, Any]:
-        """Runs `n` groups, of which the first begins with step `first`."""
+        """Runs `n` groups, of which the first begins with step `first`.
+
+        Args:
+            constants: See `loop`; the groups get these and the span.
+            carry: Likewise.
+            first: The number of a step.
+            n: At least 1.
+            span: The steps that are run of each group. Default: all.
+        """
+        begin, end = span or (0, self.size)
+        given = constants, Span(np.int32(begin), np.int32(end))
         numbers = self._numbers(first)
-        values = self._ahead(constants, numbers)
-        return self._loop(constants, carry, numbers, values, np.int32(n))
+        values = self._ahead(given, numbers)
+        return self._loop(given, carry, numbers, values, np.int32(n))
 
     def _numbers(self, first: int) -> np.ndarray:
         """Returns the numbers of the steps with which groups begin."""
