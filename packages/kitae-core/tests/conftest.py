@@ -62,21 +62,21 @@ class CountEnv(gym.Env):
         return np.array([self.count], np.float32)
 
 
-# When an agent comes, when it leaves, and whether it is cut off then. The names are in
-# no order of their own.
+# When an agent comes, when it leaves, and whether it is cut off then. The names are
+# not sorted.
 LIVES = {"b": (0, 4, True), "a": (0, 2, False), "late": (1, 3, False)}
 
 
-def count_agents(n_envs=2, lives=LIVES, **told):
+def count_agents(n_envs=2, lives=LIVES, **spoil):
     """Environments of several agents who each count, as `CountEnv` does.
 
     Agent `i` of environment `e` begins at `100_000 * e + 1_000 * i`. An action should
-    tell whether its agent's count is odd; those that do not are counted as wrong.
+    be 1 where its agent's count is odd, else 0; all others are counted as wrong.
 
     Args:
         n_envs: Copies.
         lives: Of the agents, as `LIVES`.
-        told: Functions, by "observation" and so on, that spoil what a step tells.
+        spoil: Functions, by "observation" and so on, that spoil what a step returns.
     """
     pettingzoo = pytest.importorskip("pettingzoo", reason="PettingZoo is not installed")
     from kitae.envs.pettingzoo import PARTS, make_pettingzoo
@@ -121,7 +121,7 @@ def count_agents(n_envs=2, lives=LIVES, **told):
                 {name: ended[name] and lives[name][2] for name in here},
             )
             kinds = zip(PARTS, parts, strict=True)
-            spoilt = [told.get(kind, dict)(part) for kind, part in kinds]
+            spoilt = [spoil.get(kind, dict)(part) for kind, part in kinds]
             return *spoilt, {name: {} for name in here}
 
         def _seen(self, name):
@@ -261,18 +261,18 @@ def _inside_tmp_path(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def world():
-    """What this file has for tests, which cannot import it by name."""
+def helpers():
+    """The classes and functions of this file: tests cannot import a conftest."""
 
-    class World:
+    class Helpers:
         pass
 
     things = [CountEnv, count_envs, count_agents]
     things += [TableParams, TableAgent, table_train_state]
     for thing in [*things, make_config, make_agent]:
-        setattr(World, thing.__name__, staticmethod(thing))
-    World.MODES = MODES
-    return World
+        setattr(Helpers, thing.__name__, staticmethod(thing))
+    Helpers.MODES = MODES
+    return Helpers
 
 
 def pytest_generate_tests(metafunc):

@@ -67,10 +67,10 @@ def assert_same_history(mine, theirs):
         assert np.array_equal(mine_too, theirs_too), field.name
 
 
-def walk_agent(world, env, run_name="run", **changes):
-    """A `world.TableAgent` whose actions depend on its value, its step and its key."""
+def walk_agent(helpers, env, run_name="run", **changes):
+    """A `helpers.TableAgent` whose actions depend on its value, step and key."""
 
-    class Curious(world.TableAgent):
+    class Curious(helpers.TableAgent):
         def explore(self, observation):
             key = self.interact_keys(observation)
             value = self.state["value"][0]
@@ -79,7 +79,7 @@ def walk_agent(world, env, run_name="run", **changes):
             coin = jax.random.bernoulli(key, chance)
             return coin.astype(jnp.int32), jnp.log(chance)
 
-    return world.make_agent(env, run_name, Curious, **changes)
+    return helpers.make_agent(env, run_name, Curious, **changes)
 
 
 @pytest.mark.slow
@@ -95,11 +95,11 @@ def walk_agent(world, env, run_name="run", **changes):
     ],
     ids=str,
 )
-def test_both_drivers_do_the_same(world, changes):
+def test_both_drivers_do_the_same(helpers, changes):
     """Also across a second training that ends within a group of `skip_steps`."""
     env = walks()
-    compiled = walk_agent(world, env, "compiled", n_env_steps=400, **changes)
-    hosted = walk_agent(world, env, "hosted", n_env_steps=400, **changes)
+    compiled = walk_agent(helpers, env, "compiled", n_env_steps=400, **changes)
+    hosted = walk_agent(helpers, env, "hosted", n_env_steps=400, **changes)
     for n_env_steps in (150, 85):
         mine = compiled.train(env, n_env_steps)
         theirs = hosted.train(VectorWrapper(env), n_env_steps)
@@ -112,7 +112,7 @@ def test_both_drivers_do_the_same(world, changes):
         assert_same(compiled.memory, hosted.memory)
 
 
-def on_policy_agent(env, run_name, world):
+def on_policy_agent(env, run_name, helpers):
     class Sums(OnPolicyAgent):
         def __init__(self, run_name, config):
             super().__init__(
@@ -142,17 +142,17 @@ def on_policy_agent(env, run_name, world):
 
         select_action = explore
 
-    config = world.make_config(
+    config = helpers.make_config(
         env, n_env_steps=400, max_buffer_size=8, batch_size=6, n_epochs=2
     )
     return Sums(run_name, config)
 
 
 @pytest.mark.slow
-def test_on_policy_too(world):
+def test_on_policy_too(helpers):
     env = walks()
-    compiled = on_policy_agent(env, "compiled", world)
-    hosted = on_policy_agent(env, "hosted", world)
+    compiled = on_policy_agent(env, "compiled", helpers)
+    hosted = on_policy_agent(env, "hosted", helpers)
     for n_env_steps in (200, 48):
         mine = compiled.train(env, n_env_steps)
         theirs = hosted.train(VectorWrapper(env), n_env_steps)
@@ -162,11 +162,11 @@ def test_on_policy_too(world):
         assert_same(compiled.state, hosted.state)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(world):
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(helpers):
     env = walks()
     states = []
     for seed in (0, 0, 1):
-        agent = walk_agent(world, env)
+        agent = walk_agent(helpers, env)
         agent = type(agent)("run", replace(agent.config, seed=seed))
         agent.train(env, 100)
         states.append(float(agent.state["value"][0]))
@@ -174,9 +174,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(world):
 
 
 @pytest.mark.slow
-def test_nothing_is_traced_twice(world):
+def test_nothing_is_traced_twice(helpers):
     env = walks()
-    agent = world.make_agent(env, n_env_steps=600, save_frequency=50, log_frequency=20)
+    agent = helpers.make_agent(
+        env, n_env_steps=600, save_frequency=50, log_frequency=20
+    )
     agent.train(env, 150)
     agent.evaluate(env, 3)
     once = dict(agent.traces)
@@ -186,7 +188,7 @@ def test_nothing_is_traced_twice(world):
     assert agent.traces == once
 
 
-def test_what_is_written_is_what_the_host_driver_writes(world):
+def test_what_is_written_is_what_the_host_driver_writes(helpers):
     import csv
 
     def rows(agent, name):
@@ -199,9 +201,9 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
 
     env = walks()
     changes = {"n_env_steps": 200, "log_frequency": 30, "save_frequency": 60}
-    compiled = walk_agent(world, env, "compiled", **changes)
+    compiled = walk_agent(helpers, env, "compiled", **changes)
     compiled.train(env, 200)
-    hosted = walk_agent(world, env, "hosted", **changes)
+    hosted = walk_agent(helpers, env, "hosted", **changes)
     hosted.train(VectorWrapper(env), 200)
     for name in ("metrics.csv", "episodes.csv"):
         mine, theirs = rows(compiled, name), rows(hosted, name)
@@ -219,14 +221,14 @@ def test_what_is_written_is_what_the_host_driver_writes(world):
 # At 99 steps, 33 iterations, the second is within a group.
 @pytest.mark.slow
 @pytest.mark.parametrize("skip_steps", [1, 4])
-def test_a_resumed_run_is_the_one_that_was_not_interrupted(world, skip_steps):
+def test_a_resumed_run_is_the_one_that_was_not_interrupted(helpers, skip_steps):
     env, changes = walks(), {"n_env_steps": 200, "skip_steps": skip_steps}
-    walk_agent(world, env, **changes).train(env, 99)
-    again = walk_agent(world, env, **changes)
+    walk_agent(helpers, env, **changes).train(env, 99)
+    again = walk_agent(helpers, env, **changes)
     history = again.resume(env, 150)
     assert (history.env_steps, again.step) == (51, 150)
 
-    through = walk_agent(world, env, "through", **changes)
+    through = walk_agent(helpers, env, "through", **changes)
     whole = through.train(env, 150)
     for a, b in zip(
         leaves((again.state, again.memory)),
@@ -236,7 +238,7 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(world, skip_steps):
         np.testing.assert_array_equal(a, b)
     # Where nothing is left to do, nothing is changed.
     before = checkpoint.read(again.run_dir)
-    done = walk_agent(world, env, **changes)
+    done = walk_agent(helpers, env, **changes)
     assert done.resume(env, 150).env_steps == 0
     done.save()
     assert checkpoint.read(again.run_dir)._parts == before._parts
@@ -248,26 +250,26 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(world, skip_steps):
 
 
 @pytest.mark.slow
-def test_gymnasiums_own_forms_of_an_environment_are_taken(world):
+def test_gymnasiums_own_forms_of_an_environment_are_taken(helpers):
     single = Walk()
-    agent = walk_agent(world, walks())
+    agent = walk_agent(helpers, walks())
     agent.train(single, 60)
     assert agent.step == 60
 
     made = gym.make_vec("phys2d/CartPole-v1", num_envs=2)
-    agent = world.make_agent(made)
+    agent = helpers.make_agent(made)
     agent.train(made, 60)
     assert agent.step == 60
 
 
-def test_a_method_that_cannot_be_traced_is_told_by_its_line(world):
-    class Branches(world.TableAgent):
+def test_a_method_that_cannot_be_traced_is_told_by_its_line(helpers):
+    class Branches(helpers.TableAgent):
         def explore(self, observation):
             if observation[0, 0] > 0:  # a branch on a value
                 return jnp.zeros(3, jnp.int32), jnp.zeros(3)
             return jnp.ones(3, jnp.int32), jnp.zeros(3)
 
-    class Converts(world.TableAgent):
+    class Converts(helpers.TableAgent):
         def explore(self, observation):
             where = np.asarray(observation)
             return jnp.zeros(3, jnp.int32), jnp.asarray(where[:, 0])
@@ -277,7 +279,7 @@ def test_a_method_that_cannot_be_traced_is_told_by_its_line(world):
         (Branches, "if observation[0, 0] > 0:"),
         (Converts, "where = np.asarray(observation)"),
     ):
-        agent = world.make_agent(env, agent_type=kind)
+        agent = helpers.make_agent(env, agent_type=kind)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with pytest.raises(TypeError) as caught:
@@ -289,8 +291,8 @@ def test_a_method_that_cannot_be_traced_is_told_by_its_line(world):
     assert not Path("runs").exists()
 
 
-def test_an_update_that_cannot_be_traced_is_told_by_its_line(world):
-    class Branches(world.TableAgent):
+def test_an_update_that_cannot_be_traced_is_told_by_its_line(helpers):
+    class Branches(helpers.TableAgent):
         def _update_factory(self, config):
             def update(state, key, batch):
                 if batch[1].sum() > 0:
@@ -300,13 +302,13 @@ def test_an_update_that_cannot_be_traced_is_told_by_its_line(world):
             return update
 
     env = walks()
-    agent = world.make_agent(env, agent_type=Branches)
+    agent = helpers.make_agent(env, agent_type=Branches)
     with pytest.raises(TypeError, match=r"line \d+: `if batch\[1\].sum\(\) > 0:`"):
         agent.train(env, 50)
 
 
-def test_refuses_another_number_of_environments_or_other_spaces(world):
-    agent = walk_agent(world, walks(3))
+def test_refuses_another_number_of_environments_or_other_spaces(helpers):
+    agent = walk_agent(helpers, walks(3))
     with pytest.raises(ValueError, match=r"4 environments, but env_cfg.n_envs is 3"):
         agent.train(walks(4), 50)
 
@@ -319,7 +321,7 @@ def test_refuses_another_number_of_environments_or_other_spaces(world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["reward", "observation", "action", "loss"])
-def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
+def test_what_is_not_finite_or_not_allowed_stops_the_run(helpers, what):
     class Bad(Walk):
         def reward(self, state, action, next_state, rng, params=None):
             usual = super().reward(state, action, next_state, rng)
@@ -329,7 +331,7 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
             bad = (what == "observation") & (state[1] == 4)
             return jnp.where(bad, jnp.inf, state[0])
 
-    class Agent(world.TableAgent):
+    class Agent(helpers.TableAgent):
         def explore(self, observation):
             actions, log_probs = super().explore(observation)
             bad = (what == "action") & (self.step >= 30)
@@ -346,7 +348,7 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
             return changed
 
     env = JaxVectorEnv(Bad(), 3, 7)
-    agent = world.make_agent(env, agent_type=Agent, n_env_steps=200)
+    agent = helpers.make_agent(env, agent_type=Agent, n_env_steps=200)
     kind = FloatingPointError if what == "loss" else ValueError
     with pytest.raises(kind) as caught:
         agent.train(env, 200)
@@ -362,10 +364,10 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(world, what):
 
 
 @pytest.mark.slow
-def test_each_of_many_seeds_is_as_if_trained_alone(world):
+def test_each_of_many_seeds_is_as_if_trained_alone(helpers):
     env = walks()
     changes = {"n_env_steps": 200, "skip_steps": 2, "log_frequency": 30}
-    agent = walk_agent(world, env, "many", **changes)
+    agent = walk_agent(helpers, env, "many", **changes)
     before = leaves(agent.state)
     # Three seeds are three batches on two cores; see `batch_of_seeds`.
     runs = agent.train_seeds(env, 149, seeds=[3, 0, 2**32 - 1])
@@ -389,18 +391,18 @@ def test_each_of_many_seeds_is_as_if_trained_alone(world):
 
 
 @pytest.mark.slow
-def test_many_seeds_of_an_on_policy_agent(world):
+def test_many_seeds_of_an_on_policy_agent(helpers):
     env = walks()
-    agent = on_policy_agent(env, "many", world)
+    agent = on_policy_agent(env, "many", helpers)
     for run in agent.train_seeds(env, 100, seeds=range(2)):
         alone = type(agent)("alone", replace(agent.config, seed=run.seed))
         assert_same_history(run.history, alone.train(env, 100))
         assert_same(run.agent.state, alone.state)
 
 
-def test_seeds_are_checked(world):
+def test_seeds_are_checked(helpers):
     env = walks()
-    agent = walk_agent(world, env)
+    agent = walk_agent(helpers, env)
     for seeds, message in (
         ([], "at least one"),
         ([1, 1], "different"),
@@ -408,23 +410,23 @@ def test_seeds_are_checked(world):
     ):
         with pytest.raises(ValueError, match=message):
             agent.train_seeds(env, 50, seeds)
-    hosted = world.count_envs()
+    hosted = helpers.count_envs()
     with pytest.raises(TypeError, match=r"JAX functions.*_?SyncVectorEnv"):
-        world.make_agent(hosted).train_seeds(hosted, 50, [0])
+        helpers.make_agent(hosted).train_seeds(hosted, 50, [0])
 
 
-def test_devices_are_checked(world):
+def test_devices_are_checked(helpers):
     env = walks()
-    agent = walk_agent(world, env)
+    agent = walk_agent(helpers, env)
     device = jax.devices()[0]
     with pytest.raises(ValueError, match=r"n_envs = 3 must be a multiple of the 2"):
         agent.train(env, 50, devices=[device, device])
-    on_policy = on_policy_agent(env, "rollouts", world)
+    on_policy = on_policy_agent(env, "rollouts", helpers)
     with pytest.raises(ValueError, match="rollout of an on-policy agent"):
         on_policy.train(env, 50, devices=[device])
-    hosted = world.count_envs()
+    hosted = helpers.count_envs()
     with pytest.raises(TypeError, match="devices are for environments that are JAX"):
-        world.make_agent(hosted).train(hosted, 50, devices=[device])
+        helpers.make_agent(hosted).train(hosted, 50, devices=[device])
 
 
 def test_batches_of_seeds_divide_their_number_and_fit_the_cache(monkeypatch):
@@ -444,10 +446,10 @@ def test_batches_of_seeds_divide_their_number_and_fit_the_cache(monkeypatch):
 
 
 @pytest.mark.slow
-def test_batches_of_several_seeds_do_as_each_alone(world, monkeypatch):
+def test_batches_of_several_seeds_do_as_each_alone(helpers, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     env = walks()
-    agent = walk_agent(world, env, "many", n_env_steps=200)
+    agent = walk_agent(helpers, env, "many", n_env_steps=200)
     for run in agent.train_seeds(env, 100, seeds=range(4)):
         alone = type(agent)("alone", replace(agent.config, seed=run.seed))
         assert_same_history(run.history, alone.train(env, 100))

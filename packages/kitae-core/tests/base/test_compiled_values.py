@@ -34,8 +34,8 @@ def walk(space, seen):
     return JaxVectorEnv(Walk(), 3)
 
 
-def train(world, env):
-    class Agent(world.TableAgent):
+def train(helpers, env):
+    class Agent(helpers.TableAgent):
         def explore(self, observation):
             return super().explore(observation.reshape(3, -1).astype(float))
 
@@ -54,7 +54,7 @@ def train(world, env):
 
             return flat
 
-    agent = world.make_agent(env, agent_type=Agent, n_env_steps=200)
+    agent = helpers.make_agent(env, agent_type=Agent, n_env_steps=200)
     agent.train(env, 200)
     return agent
 
@@ -69,23 +69,23 @@ def train(world, env):
     ],
     ids=["discrete", "start", "multi-discrete", "multi-binary"],
 )
-def test_an_index_outside_its_space_is_refused_by_name(world, space, seen):
+def test_an_index_outside_its_space_is_refused_by_name(helpers, space, seen):
     # Each is outside when the count is 5: at the fifth step of three environments.
     message = "environment 0, at environment step 15: its observation has an index"
     with pytest.raises(ValueError, match=message):
-        train(world, walk(space, seen))
+        train(helpers, walk(space, seen))
 
 
-def test_indices_in_their_space_are_taken(world):
-    assert train(world, walk(Discrete(10, start=-1), lambda n: n - 1)).step == 201
+def test_indices_in_their_space_are_taken(helpers):
+    assert train(helpers, walk(Discrete(10, start=-1), lambda n: n - 1)).step == 201
 
 
-def test_an_observation_outside_its_bounds_is_reported_once(world):
+def test_an_observation_outside_its_bounds_is_reported_once(helpers):
     env = walk(Box(0, 0.5, (1,), np.float32), lambda count: count[None] + 1)
     with pytest.warns(
         RuntimeWarning, match=r"environment 0 .* outside the bounds"
     ) as w:
-        train(world, env)
+        train(helpers, env)
     assert len(w) == 1
 
 

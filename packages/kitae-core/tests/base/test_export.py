@@ -33,10 +33,10 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def greedy(world, select=None):
+def greedy(helpers, select=None):
     """Acts by a table that it learns; `select` takes the place of that, if given."""
 
-    class Greedy(world.TableAgent):
+    class Greedy(helpers.TableAgent):
         def select_action(self, observation):
             if select is not None:
                 return select(self, observation)
@@ -47,9 +47,9 @@ def greedy(world, select=None):
     return Greedy
 
 
-def make_agent(world, env=None, select=None, state=None):
-    env = env or world.count_envs()
-    agent = world.make_agent(env, agent_type=greedy(world, select), n_states=5)
+def make_agent(helpers, env=None, select=None, state=None):
+    env = env or helpers.count_envs()
+    agent = helpers.make_agent(env, agent_type=greedy(helpers, select), n_states=5)
     agent.state["value"] = jnp.array([1.0, -1.0, -1.0, 1.0, -1.0])
     agent.state |= state or {}
     return agent
@@ -64,8 +64,8 @@ def loaded(folder):
 KEY_DATA = np.zeros(2, np.uint32)
 
 
-def test_any_number_of_observations_gets_the_agents_own_actions(world, tmp_path):
-    agent = make_agent(world)
+def test_any_number_of_observations_gets_the_agents_own_actions(helpers, tmp_path):
+    agent = make_agent(helpers)
     folder = agent.export("policy")
     assert folder.absolute() == tmp_path / "policy"
     act, parameters = loaded(folder)
@@ -80,9 +80,9 @@ def test_any_number_of_observations_gets_the_agents_own_actions(world, tmp_path)
     assert act(other, KEY_DATA, observation).tolist() == [0, 1, 1, 0, 1]
 
 
-def test_what_select_action_does_not_read_stays(world):
+def test_what_select_action_does_not_read_stays(helpers):
     moments = {"mu": np.arange(100_000, dtype=np.float32), "key": jax.random.key(0)}
-    agent = make_agent(world, state={"optimizer": moments})
+    agent = make_agent(helpers, state={"optimizer": moments})
     folder = agent.export("policy")
     _, parameters = loaded(folder)
     assert {name: leaf.tolist() for name, leaf in parameters.items()} == {
@@ -92,7 +92,7 @@ def test_what_select_action_does_not_read_stays(world):
     assert size < moments["mu"].nbytes / 4
 
 
-def test_arrays_in_another_order_of_memory_are_themselves(world):
+def test_arrays_in_another_order_of_memory_are_themselves(helpers):
     def select(agent, observation):
         column = observation[:, 0].astype(jnp.int32)
         return agent.state["nested"]["table"][1, column], jnp.zeros(column.shape)
@@ -100,16 +100,16 @@ def test_arrays_in_another_order_of_memory_are_themselves(world):
     table = jnp.arange(6).reshape(2, 3)
     table = jax.device_put(table, Format(Layout((1, 0)), table.sharding))
     assert not np.asarray(table).flags.c_contiguous
-    agent = make_agent(world, select=select, state={"nested": {"table": table}})
+    agent = make_agent(helpers, select=select, state={"nested": {"table": table}})
     act, parameters = loaded(agent.export("policy"))
     assert parameters["nested.table"].tolist() == [[0, 1, 2], [3, 4, 5]]
     observation = np.array([[2.0], [0.0]], np.float32)
     assert act(parameters, KEY_DATA, observation).tolist() == [5, 3]
 
 
-def test_the_metadata_say_what_it_is(world):
-    env = world.count_envs()
-    agent = make_agent(world, env)
+def test_the_metadata_say_what_it_is(helpers):
+    env = helpers.count_envs()
+    agent = make_agent(helpers, env)
     agent.train(env, 20)
     folder = agent.export("policy")
     with safe_open(folder / "parameters.safetensors", "np") as file:
@@ -133,8 +133,8 @@ def test_the_metadata_say_what_it_is(world):
     }
 
 
-def test_it_is_for_several_platforms_and_tells_no_paths(world):
-    content = (make_agent(world).export("policy") / "select_action.bin").read_bytes()
+def test_it_is_for_several_platforms_and_tells_no_paths(helpers):
+    content = (make_agent(helpers).export("policy") / "select_action.bin").read_bytes()
     assert jax.export.deserialize(content).platforms == ("cpu", "cuda", "tpu")
     for module in __file__, kitae.base.__file__:
         assert os.fsencode(Path(module).parent) not in content
@@ -156,9 +156,9 @@ def select_seen(agent, observation):
     return chosen, observation["place"].sum(axis=1)
 
 
-def test_observations_of_parts_and_actions_from_where_they_start(world):
+def test_observations_of_parts_and_actions_from_where_they_start(helpers):
     env = SyncVectorEnv([Seen] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    agent = make_agent(world, env, select_seen)
+    agent = make_agent(helpers, env, select_seen)
     act, parameters = loaded(agent.export("policy"))
     assert parameters == {}
     observation = {"place": np.zeros((3, 2)), "room": np.array([0, 5, 7])}
@@ -166,13 +166,13 @@ def test_observations_of_parts_and_actions_from_where_they_start(world):
     assert actions.tolist() == [[0, 10], [2, 11], [1, 12]]
 
 
-def test_what_it_draws_comes_from_the_key(world):
+def test_what_it_draws_comes_from_the_key(helpers):
     def select(agent, observation):
         key = agent.interact_keys(observation)
         chosen = jax.random.randint(key, observation.shape[:1], 0, 2)
         return chosen, jnp.zeros(chosen.shape)
 
-    act, parameters = loaded(make_agent(world, select=select).export("policy"))
+    act, parameters = loaded(make_agent(helpers, select=select).export("policy"))
     observation = np.zeros((32, 1), np.float32)
     drawn = [
         act(parameters, np.array(key, np.uint32), observation).tolist()
@@ -181,8 +181,8 @@ def test_what_it_draws_comes_from_the_key(world):
     assert drawn[0] == drawn[2] != drawn[1]
 
 
-def remembering(world):
-    class Remembering(world.TableAgent):
+def remembering(helpers):
+    class Remembering(helpers.TableAgent):
         def initial_hidden_state(self, n_envs):
             return {
                 "count": jnp.full((n_envs, 1), 10, jnp.int32),
@@ -197,8 +197,8 @@ def remembering(world):
     return Remembering
 
 
-def test_what_it_remembers_goes_in_and_out_and_starts_anew(world):
-    agent = world.make_agent(world.count_envs(), agent_type=remembering(world))
+def test_what_it_remembers_goes_in_and_out_and_starts_anew(helpers):
+    agent = helpers.make_agent(helpers.count_envs(), agent_type=remembering(helpers))
     act, parameters = loaded(agent.export("policy"))
     hidden_state = (np.full((2, 1), 77, np.int32), np.full(2, 77, np.float32))
     observation = np.array([[100.0], [200.0]], np.float32)
@@ -212,13 +212,15 @@ def test_what_it_remembers_goes_in_and_out_and_starts_anew(world):
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_the_example_of_the_readme_runs_where_kitae_is_not(world, hidden):
+def test_the_example_of_the_readme_runs_where_kitae_is_not(helpers, hidden):
     if hidden:
-        agent = world.make_agent(world.count_envs(), agent_type=remembering(world))
+        agent = helpers.make_agent(
+            helpers.count_envs(), agent_type=remembering(helpers)
+        )
         expected = "[10, 10, 10, 10]"
     else:
         env = SyncVectorEnv([Seen] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-        agent = make_agent(world, env, select_seen)
+        agent = make_agent(helpers, env, select_seen)
         expected = "[[0, 10], [0, 10], [0, 10], [0, 10]]"
     folder = agent.export("policy")
     readme = (folder / "README.md").read_text("utf-8")
@@ -235,7 +237,7 @@ def test_the_example_of_the_readme_runs_where_kitae_is_not(world, hidden):
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder"])
-def test_what_is_there_is_not_written_over(world, tmp_path, there):
+def test_what_is_there_is_not_written_over(helpers, tmp_path, there):
     folder = tmp_path / "policy"
     if there == "a file":
         kept = folder
@@ -244,22 +246,22 @@ def test_what_is_there_is_not_written_over(world, tmp_path, there):
         kept = folder / "notes"
     kept.write_text("mine")
     with pytest.raises(FileExistsError, match=f"must be new or empty, got {folder}"):
-        make_agent(world).export(folder)
+        make_agent(helpers).export(folder)
     assert kept.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_empty_folder_is_taken_and_a_missing_parent_made(world, tmp_path):
+def test_an_empty_folder_is_taken_and_a_missing_parent_made(helpers, tmp_path):
     (tmp_path / "empty").mkdir()
-    agent = make_agent(world)
+    agent = make_agent(helpers)
     for folder in tmp_path / "empty", tmp_path / "new" / "one":
         names = sorted(path.name for path in agent.export(folder).iterdir())
         assert names == ["README.md", "parameters.safetensors", "select_action.bin"]
         assert [path.name for path in folder.parent.glob(".*")] == []
 
 
-def test_a_failed_write_leaves_nothing(world, tmp_path):
-    agent = make_agent(world)
+def test_a_failed_write_leaves_nothing(helpers, tmp_path):
+    agent = make_agent(helpers)
     size = (agent.export("whole") / "select_action.bin").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
@@ -272,9 +274,9 @@ def test_a_failed_write_leaves_nothing(world, tmp_path):
 
 
 @pytest.mark.parametrize("package", ["safetensors.numpy", "flatbuffers"])
-def test_the_extra_is_named_where_it_is_missing(world, monkeypatch, package):
+def test_the_extra_is_named_where_it_is_missing(helpers, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    agent = make_agent(world)
+    agent = make_agent(helpers)
     with pytest.raises(ImportError, match=r'pip install "kitae-core\[export\]"'):
         agent.export("policy")
 
@@ -295,15 +297,15 @@ def by_the_number(agent, observation):
         (by_the_number, "Greedy.select_action .* not for any number of observations"),
     ],
 )
-def test_a_policy_that_cannot_leave_is_refused(world, tmp_path, select, match):
-    agent = make_agent(world, select=select)
+def test_a_policy_that_cannot_leave_is_refused(helpers, tmp_path, select, match):
+    agent = make_agent(helpers, select=select)
     with pytest.raises(TypeError, match=match):
         agent.export("policy")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_leaves_of_one_name_are_refused(world):
+def test_two_leaves_of_one_name_are_refused(helpers):
     twice = {"a.b": jnp.zeros(1), "a": {"b": jnp.zeros(1)}}
-    agent = make_agent(world, state=twice)
+    agent = make_agent(helpers, state=twice)
     with pytest.raises(ValueError, match=r"would both be named 'a\.b'"):
         agent.export("policy")

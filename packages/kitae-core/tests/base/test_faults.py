@@ -45,9 +45,9 @@ def steps(agent):
     return checkpoint.steps(agent.run_dir)
 
 
-def test_a_full_disk_is_told_and_the_old_checkpoint_stays(world, small_disk):
-    env = world.count_envs()
-    agent = world.make_agent(
+def test_a_full_disk_is_told_and_the_old_checkpoint_stays(helpers, small_disk):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(
         env, n_env_steps=10_000, save_frequency=100, max_buffer_size=500
     )
     agent.train(env, 100)
@@ -60,19 +60,19 @@ def test_a_full_disk_is_told_and_the_old_checkpoint_stays(world, small_disk):
     left = {p.name for p in (agent.run_dir / "checkpoints").iterdir()}
     assert left == {str(step) for step in steps(agent)}
     (small_disk / "other").unlink()
-    again = world.make_agent(
+    again = helpers.make_agent(
         env, n_env_steps=10_000, save_frequency=100, max_buffer_size=500
     )
     again.resume(env, last + 100)
     assert again.step == last + 100
 
 
-def test_a_checkpoint_that_is_damaged_offers_the_one_before_it(world):
-    env = world.count_envs()
-    world.make_agent(env, save_frequency=20).train(env, 60)
+def test_a_checkpoint_that_is_damaged_offers_the_one_before_it(helpers):
+    env = helpers.count_envs()
+    helpers.make_agent(env, save_frequency=20).train(env, 60)
     for name in ("state.npz", "manifest.json"):
         (Path("runs/run/checkpoints/60") / name).write_bytes(b"")
-        again = world.make_agent(env, save_frequency=20)
+        again = helpers.make_agent(env, save_frequency=20)
         with pytest.raises(ValueError, match=rf"{name} is damaged.*step=40"):
             again.resume(env, 100)
     with pytest.warns(RuntimeWarning, match=r"of the steps 60\) and later rows"):
@@ -80,9 +80,9 @@ def test_a_checkpoint_that_is_damaged_offers_the_one_before_it(world):
     assert again.step == 100
 
 
-def test_every_bit_of_a_manifest_counts(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_every_bit_of_a_manifest_counts(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 40)
     path = agent.run_dir / "checkpoints/40/manifest.json"
     content = path.read_bytes()
@@ -98,8 +98,8 @@ def test_every_bit_of_a_manifest_counts(world):
     assert checkpoint.read(agent.run_dir).step == 40
 
 
-def test_a_format_to_come_is_refused_by_its_number(world, monkeypatch):
-    agent = world.make_agent(world.count_envs())
+def test_a_format_to_come_is_refused_by_its_number(helpers, monkeypatch):
+    agent = helpers.make_agent(helpers.count_envs())
     with monkeypatch.context() as later:
         later.setattr(manifest, "FORMAT", 2)
         agent.save()
@@ -107,10 +107,10 @@ def test_a_format_to_come_is_refused_by_its_number(world, monkeypatch):
         agent.restore("runs/run")
 
 
-def test_the_newest_checkpoints_and_the_best_are_kept(world):
-    env = world.count_envs()
+def test_the_newest_checkpoints_and_the_best_are_kept(helpers):
+    env = helpers.count_envs()
     changes = {"save_frequency": 10, "keep_last": 2, "n_env_steps": 200}
-    agent = world.make_agent(env, "kept", **changes)
+    agent = helpers.make_agent(env, "kept", **changes)
     agent.train(env, 30)
     # Of the two environments the second has the large returns, and at step 10 half of
     # the episodes: one of two, later two of five and three of eight.
@@ -120,7 +120,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(world):
     del body["sha256"]
     body["facts"]["score"] = 1e9
     (folder / "20/manifest.json").write_bytes(manifest.sealed(body))
-    again = world.make_agent(env, "kept", **changes)
+    again = helpers.make_agent(env, "kept", **changes)
     again.resume(env, 80)
     # The one that is best now, and no longer the one that was.
     assert steps(again) == [20, 70, 80]
@@ -130,30 +130,30 @@ def test_the_newest_checkpoints_and_the_best_are_kept(world):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 71, but of \["):
         saving.chosen(again.run_dir, 71)
 
-    all_of_them = world.make_agent(env, save_frequency=10, keep_last=-1)
+    all_of_them = helpers.make_agent(env, save_frequency=10, keep_last=-1)
     all_of_them.train(env, 50)
     assert steps(all_of_them) == [10, 20, 30, 40, 50]
-    newest = world.make_agent(
+    newest = helpers.make_agent(
         env, "newest", save_frequency=10, keep_last=1, keep_best=False
     )
     newest.train(env, 50)
     assert steps(newest) == [50]
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(world):
-    env = world.count_envs()
-    world.make_agent(env, save_frequency=20).train(env, 40)
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(helpers):
+    env = helpers.count_envs()
+    helpers.make_agent(env, save_frequency=20).train(env, 40)
     shutil.rmtree("runs/run/checkpoints")
-    again = world.make_agent(env, save_frequency=20)
+    again = helpers.make_agent(env, save_frequency=20)
     assert again.resume(env, 60).env_steps == 60
     assert [p.name for p in Path("runs").iterdir()] == ["run"]
     rows = Path("runs/run/metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["env_step", "60"]
 
 
-def test_what_a_killed_save_left_is_removed_or_put_back(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_what_a_killed_save_left_is_removed_or_put_back(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 40)
     folder = agent.run_dir / "checkpoints"
     (folder / ".60.tmp").mkdir()
@@ -161,21 +161,21 @@ def test_what_a_killed_save_left_is_removed_or_put_back(world):
     # Killed while a checkpoint of the same step took this one's place.
     (folder / "40").rename(folder / ".40.old")
     assert checkpoint.read(agent.run_dir).step == 40
-    again = world.make_agent(env)
+    again = helpers.make_agent(env)
     again.resume(env, 60)
     assert sorted(p.name for p in folder.iterdir()) == ["40", "60"]
 
 
-def test_a_row_cut_off_in_the_middle_is_written_again(world):
-    env = world.count_envs()
+def test_a_row_cut_off_in_the_middle_is_written_again(helpers):
+    env = helpers.count_envs()
     changes = {"save_frequency": 20, "log_frequency": 10, "reset_on_save": True}
-    world.make_agent(env, "whole", **changes).train(env, 80)
-    env = world.count_envs()
-    world.make_agent(env, **changes).train(env, 40)
+    helpers.make_agent(env, "whole", **changes).train(env, 80)
+    env = helpers.count_envs()
+    helpers.make_agent(env, **changes).train(env, 40)
     for name in ("metrics.csv", "episodes.csv"):
         with Path("runs/run", name).open("a") as file:
             file.write("50,1")
-    world.make_agent(env, **changes).resume(env, 80)
+    helpers.make_agent(env, **changes).resume(env, 80)
     for name in ("metrics.csv", "episodes.csv"):
         lines = [
             Path("runs", run, name).read_text().splitlines() for run in ("run", "whole")
@@ -184,9 +184,9 @@ def test_a_row_cut_off_in_the_middle_is_written_again(world):
         assert steps[0] == steps[1]
 
 
-def test_a_run_in_use_is_refused_by_name_and_free_again_afterwards(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_a_run_in_use_is_refused_by_name_and_free_again_afterwards(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     with (
         locked(agent.run_dir),
@@ -198,9 +198,9 @@ def test_a_run_in_use_is_refused_by_name_and_free_again_afterwards(world):
     agent.train(env, 20)
 
 
-def test_looking_whether_a_run_is_in_use_is_no_use(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_looking_whether_a_run_is_in_use_is_no_use(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     before = sorted(path.name for path in agent.run_dir.iterdir())
     assert not is_locked(agent.run_dir)
@@ -235,9 +235,9 @@ class Canary:
         return (Path.touch, (Path("sung"),))
 
 
-def test_a_pickle_planted_anywhere_never_runs(world):
-    env = world.count_envs()
-    agent = world.make_agent(env, tensorboard=True, save_frequency=20)
+def test_a_pickle_planted_anywhere_never_runs(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, tensorboard=True, save_frequency=20)
     agent.train(env, 40)
     pickle.loads(pickle.dumps(Canary()))
     assert Canary.sung.exists()  # it can sing
@@ -259,7 +259,7 @@ def test_a_pickle_planted_anywhere_never_runs(world):
             victim.write_bytes(harm)
             if file.suffix == ".npz":  # with a manifest that believes in it
                 reseal(victim, harm)
-            use_everything(world, env)
+            use_everything(helpers, env)
             assert not Canary.sung.exists(), file
 
 
@@ -271,12 +271,12 @@ def reseal(file, content):
     path.write_bytes(manifest.sealed(body))
 
 
-def use_everything(world, env):
+def use_everything(helpers, env):
     """Reads whatever of a run can be read, refusals included."""
-    agent = world.make_agent(env, "copy", tensorboard=True, save_frequency=20)
+    agent = helpers.make_agent(env, "copy", tensorboard=True, save_frequency=20)
     for read in (
-        lambda: agent.load("runs/copy", params_type=world.TableParams).save(),
-        lambda: agent.load("runs/copy", params_type=world.TableParams, step="best"),
+        lambda: agent.load("runs/copy", params_type=helpers.TableParams).save(),
+        lambda: agent.load("runs/copy", params_type=helpers.TableParams, step="best"),
         lambda: agent.restore("runs/copy", 20),
         lambda: agent.resume(env, 60),
     ):
@@ -284,8 +284,8 @@ def use_everything(world, env):
             read()
 
 
-def test_a_state_that_is_not_finite_is_never_saved(world):
-    class Spoilt(world.TableAgent):
+def test_a_state_that_is_not_finite_is_never_saved(helpers):
+    class Spoilt(helpers.TableAgent):
         def _update_factory(self, config):
             update = super()._update_factory(config)
 
@@ -297,8 +297,8 @@ def test_a_state_that_is_not_finite_is_never_saved(world):
 
             return spoil
 
-    env = world.count_envs()
-    agent = world.make_agent(env, agent_type=Spoilt, save_frequency=20)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, agent_type=Spoilt, save_frequency=20)
     with pytest.raises(FloatingPointError, match=r"state\['value'\] has 1 values"):
         agent.train(env, 100)
     known = steps(agent)
@@ -307,7 +307,7 @@ def test_a_state_that_is_not_finite_is_never_saved(world):
     with pytest.raises(FloatingPointError, match="it was not saved"):
         agent.save()
     assert steps(agent) == known
-    world.make_agent(env, agent_type=Spoilt, save_frequency=20).restore("runs/run")
+    helpers.make_agent(env, agent_type=Spoilt, save_frequency=20).restore("runs/run")
 
 
 def test_an_optimizers_first_infinity_is_no_fault():
@@ -316,9 +316,9 @@ def test_an_optimizers_first_infinity_is_no_fault():
         saving.check_finite({".params['w']": np.array([1.0, -np.inf], np.float32)})
 
 
-def test_a_replay_larger_than_memory_is_refused_before_it_is_made(world, monkeypatch):
-    env = world.count_envs()
-    agent = world.make_agent(env, max_buffer_size=10**9)
+def test_a_replay_larger_than_memory_is_refused_before_it_is_made(helpers, monkeypatch):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, max_buffer_size=10**9)
     with pytest.raises(
         MemoryError, match=r"max_buffer_size \* n_envs = 10+ \* 2 = .* GB"
     ):
@@ -342,9 +342,9 @@ def test_an_accelerators_memory_is_its_own(monkeypatch):
     assert memory.available_bytes() == 700
 
 
-def test_counters_go_on_past_what_32_bits_hold(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_counters_go_on_past_what_32_bits_hold(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     training = agent.training_state
     counters = Counters(2**32 - 6, 2**32 - 3, 2**31 - 2, training.counters.rows)
@@ -352,15 +352,15 @@ def test_counters_go_on_past_what_32_bits_hold(world):
     agent.train(env, 20)
     assert (agent.step, agent.iteration) == (2**32 + 14, 2**32 + 7)
     assert agent.updates > 2**31
-    again = world.make_agent(env)
+    again = helpers.make_agent(env)
     again.resume(env, 2**32 + 20)
     assert (again.step, again.iteration) == (2**32 + 20, 2**32 + 10)
 
 
-def test_a_config_that_changed_is_told_field_by_field(world):
-    env = world.count_envs()
-    world.make_agent(env).train(env, 20)
-    other = world.make_agent(env, learning_rate=0.05, gamma=0.8)
+def test_a_config_that_changed_is_told_field_by_field(helpers):
+    env = helpers.count_envs()
+    helpers.make_agent(env).train(env, 20)
+    other = helpers.make_agent(env, learning_rate=0.05, gamma=0.8)
     with pytest.warns(RuntimeWarning) as caught:
         other.resume(env, 40)
     (told,) = [str(w.message) for w in caught]
@@ -369,41 +369,43 @@ def test_a_config_that_changed_is_told_field_by_field(world):
     # From now on it is the run's.
     config = json.loads(Path("runs/run/config.json").read_text())
     assert config["algo_params"]["gamma"] == 0.8
-    world.make_agent(env, learning_rate=0.05, gamma=0.8).resume(env, 60)
+    helpers.make_agent(env, learning_rate=0.05, gamma=0.8).resume(env, 60)
 
 
-def test_another_algorithm_or_another_environment_is_refused(world):
-    class Another(world.TableAgent):
+def test_another_algorithm_or_another_environment_is_refused(helpers):
+    class Another(helpers.TableAgent):
         pass
 
-    env = world.count_envs()
-    world.make_agent(env).train(env, 20)
+    env = helpers.count_envs()
+    helpers.make_agent(env).train(env, 20)
     with pytest.raises(
         ValueError, match="was written by TableAgent; cannot resume with Another"
     ):
-        world.make_agent(env, agent_type=Another).resume(env, 40)
-    wider = world.count_envs((3, 5, 7))
+        helpers.make_agent(env, agent_type=Another).resume(env, 40)
+    wider = helpers.count_envs((3, 5, 7))
     with pytest.raises(ValueError, match=r"env_cfg\.n_envs: 2 -> 3"):
-        world.make_agent(wider).resume(wider, 40)
+        helpers.make_agent(wider).resume(wider, 40)
 
 
-def test_a_run_is_loaded_to_be_evaluated_and_to_go_on(world):
-    env = world.count_envs()
+def test_a_run_is_loaded_to_be_evaluated_and_to_go_on(helpers):
+    env = helpers.count_envs()
     changes = {"save_frequency": 20, "keep_last": -1}
-    agent = world.make_agent(env, **changes)
+    agent = helpers.make_agent(env, **changes)
     agent.train(env, 60)
-    loaded = world.TableAgent.load("runs/run", params_type=world.TableParams)
+    loaded = helpers.TableAgent.load("runs/run", params_type=helpers.TableParams)
     assert loaded.config == agent.config
     assert (loaded.step, loaded.updates) == (60, agent.updates)
     assert loaded.memory is None  # which may be large, and is not needed to evaluate
-    one, other = (a.evaluate(world.count_envs(), 4, seed=1) for a in (agent, loaded))
+    one, other = (a.evaluate(helpers.count_envs(), 4, seed=1) for a in (agent, loaded))
     np.testing.assert_array_equal(one, other)
-    early = world.TableAgent.load("runs/run", params_type=world.TableParams, step=20)
+    early = helpers.TableAgent.load(
+        "runs/run", params_type=helpers.TableParams, step=20
+    )
     assert early.step == 20
 
-    loaded.train(world.count_envs(), 40)
+    loaded.train(helpers.count_envs(), 40)
     with pytest.warns(RuntimeWarning, match="goes back to environment step 60"):
-        agent.train(world.count_envs(), 40)
+        agent.train(helpers.count_envs(), 40)
     assert loaded.run_dir == agent.run_dir == Path("runs/run").absolute()
     for a, b in zip(
         jax.tree.leaves((loaded.state, loaded.memory)),
@@ -412,9 +414,11 @@ def test_a_run_is_loaded_to_be_evaluated_and_to_go_on(world):
     ):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(TypeError, match=r"TableAgent\.load needs params_type"):
-        world.TableAgent.load("runs/run")
+        helpers.TableAgent.load("runs/run")
     with pytest.raises(ValueError, match="step must be an int of at least 0"):
-        world.TableAgent.load("runs/run", params_type=world.TableParams, step="frist")
+        helpers.TableAgent.load(
+            "runs/run", params_type=helpers.TableParams, step="frist"
+        )
     shutil.rmtree("runs")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
-        world.TableAgent.load("runs/run", params_type=world.TableParams)
+        helpers.TableAgent.load("runs/run", params_type=helpers.TableParams)

@@ -16,8 +16,8 @@ RUN = Path("runs/run")
 CHANGES = {"n_env_steps": 200, "save_frequency": 20, "log_frequency": 10}
 
 
-def make(world, env, **changes):
-    return world.make_agent(env, **{**CHANGES, "keep_last": -1, **changes})
+def make(helpers, env, **changes):
+    return helpers.make_agent(env, **{**CHANGES, "keep_last": -1, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture
-def env(world, kept):
+def env(helpers, kept):
     """Environments whose run has the checkpoints 20, 40, 60 and 80."""
-    env = world.count_envs()
+    env = helpers.count_envs()
     if not kept.exists():
-        make(world, env).train(env, 80)
+        make(helpers, env).train(env, 80)
         shutil.move(RUN, kept)
     shutil.copytree(kept, RUN)
     return env
@@ -46,24 +46,24 @@ def retired():
     return sorted(name for name in names if name.endswith(".retired"))
 
 
-def load(world, step):
-    return world.TableAgent.load(RUN, params_type=world.TableParams, step=step)
+def load(helpers, step):
+    return helpers.TableAgent.load(RUN, params_type=helpers.TableParams, step=step)
 
 
-def resume(world, env, until, step):
-    make(world, env).resume(env, until, step=step)
+def resume(helpers, env, until, step):
+    make(helpers, env).resume(env, until, step=step)
 
 
-def load_and_train(world, env, until, step):
-    load(world, step).train(env, until - step)
+def load_and_train(helpers, env, until, step):
+    load(helpers, step).train(env, until - step)
 
 
 @pytest.mark.parametrize("go", [resume, load_and_train])
-def test_a_plain_resume_follows_the_branch_that_was_gone_back_to(world, env, go):
+def test_a_plain_resume_follows_the_branch_that_was_gone_back_to(helpers, env, go):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        go(world, env, 50, 40)
-        make(world, env).resume(env, 70)
+        go(helpers, env, 50, 40)
+        make(helpers, env).resume(env, 70)
     assert rows() == [10, 20, 30, 40, 50, 60, 70]
     (told,) = [str(warning.message) for warning in caught]
     assert "back to environment step 40: " in told
@@ -101,9 +101,9 @@ def killed_before(monkeypatch, name, n):
     ],
 )
 def test_a_kill_at_any_moment_leaves_a_run_that_continues(
-    world, env, monkeypatch, name, n, left
+    helpers, env, monkeypatch, name, n, left
 ):
-    agent = make(world, env)
+    agent = make(helpers, env)
     with monkeypatch.context() as patched:
         killed_before(patched, name, n)
         with pytest.warns(RuntimeWarning), pytest.raises(Killed):
@@ -111,7 +111,7 @@ def test_a_kill_at_any_moment_leaves_a_run_that_continues(
     assert checkpoint.steps(RUN) == left
     assert not only_begun(RUN)
     assert find_runs()[0].state == "interrupted"
-    make(world, env).resume(env, 120)
+    make(helpers, env).resume(env, 120)
     assert retired() == []
     newest = left[-1]
     assert checkpoint.steps(RUN) == [*left, *range(newest + 20, 121, 20)]
@@ -119,7 +119,7 @@ def test_a_kill_at_any_moment_leaves_a_run_that_continues(
 
 
 def test_the_old_branch_is_kept_aside_until_the_new_one_has_a_checkpoint(
-    world, env, monkeypatch
+    helpers, env, monkeypatch
 ):
     seen = []
     write = checkpoint.write
@@ -130,18 +130,18 @@ def test_the_old_branch_is_kept_aside_until_the_new_one_has_a_checkpoint(
 
     monkeypatch.setattr(checkpoint, "write", watched)
     with pytest.warns(RuntimeWarning):
-        make(world, env).resume(env, 100, step=40)
+        make(helpers, env).resume(env, 100, step=40)
     assert seen[0] == (60, [".60.retired", ".80.retired"])
     assert seen[1] == (80, [])
 
 
-def test_a_resume_that_is_refused_leaves_everything(world, env):
-    class Refused(world.CountEnv):
+def test_a_resume_that_is_refused_leaves_everything(helpers, env):
+    class Refused(helpers.CountEnv):
         def step(self, action):
             raise RuntimeError("refused")
 
     before = rows()
-    wider = world.make_agent(env, max_buffer_size=60, **CHANGES)
+    wider = helpers.make_agent(env, max_buffer_size=60, **CHANGES)
     with pytest.raises(ValueError, match="memory"):
         wider.resume(env, 100, step=40)
     refusing = gym.vector.SyncVectorEnv([Refused] * 2, autoreset_mode="SameStep")
@@ -149,15 +149,15 @@ def test_a_resume_that_is_refused_leaves_everything(world, env):
         pytest.warns(RuntimeWarning, match="goes back"),
         pytest.raises(Exception, match="refused"),
     ):
-        make(world, env).resume(refusing, 100, step=40)
-    make(world, env).resume(env, 40, step=40)  # nothing is left to be trained
+        make(helpers, env).resume(refusing, 100, step=40)
+    make(helpers, env).resume(env, 40, step=40)  # nothing is left to be trained
     assert checkpoint.steps(RUN) == [20, 40, 60, 80]
     assert (retired(), rows()) == ([], before)
 
 
-def test_an_agent_that_takes_over_another_runs_checkpoint_begins_a_branch(world, env):
+def test_an_agent_that_takes_over_another_runs_checkpoint_begins_a_branch(helpers, env):
     shutil.copytree(RUN, "runs/other")
-    agent = load(world, 80)
+    agent = load(helpers, 80)
     agent.restore("runs/other", 20)
     for step in (20, 40):
         shutil.rmtree(RUN / f"checkpoints/{step}")
@@ -168,17 +168,17 @@ def test_an_agent_that_takes_over_another_runs_checkpoint_begins_a_branch(world,
     assert rows() == [10, 20, 30]
 
 
-def test_saving_alone_leaves_later_checkpoints(world, env):
-    load(world, 40).save()
+def test_saving_alone_leaves_later_checkpoints(helpers, env):
+    load(helpers, 40).save()
     assert checkpoint.steps(RUN) == [20, 40, 60, 80]
     assert retired() == []
 
 
-def test_many_seeds_at_once_retire_nothing(world):
+def test_many_seeds_at_once_retire_nothing(helpers):
     from kitae.envs import make_vec_env
 
     env = make_vec_env("phys2d/CartPole-v1", 2)
-    agent = world.make_agent(env, n_env_steps=8)
+    agent = helpers.make_agent(env, n_env_steps=8)
     agent.train_seeds(env, 8, seeds=[3])
     (run,) = agent.train_seeds(env, 8, seeds=[3])
     run.agent.save()

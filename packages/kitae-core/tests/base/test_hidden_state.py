@@ -11,10 +11,10 @@ from kitae.envs.functional import JaxVectorEnv
 from kitae.envs.probes import Probe
 
 
-def counting_agent(world):
+def counting_agent(helpers):
     """An agent that counts its steps in an episode, from 10 on."""
 
-    class Counting(world.TableAgent):
+    class Counting(helpers.TableAgent):
         def __init__(self, run_name, config, **kwargs):
             self.selected = []
             super().__init__(run_name, config, experience_type=Experience, **kwargs)
@@ -51,9 +51,9 @@ def assert_counts(agent):
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_starts_anew_with_each_episode_on_the_host(world, autoreset_mode, truncate):
-    env = world.count_envs((3, 5), autoreset_mode, truncate)
-    agent = world.make_agent(env, agent_type=counting_agent(world))
+def test_starts_anew_with_each_episode_on_the_host(helpers, autoreset_mode, truncate):
+    env = helpers.count_envs((3, 5), autoreset_mode, truncate)
+    agent = helpers.make_agent(env, agent_type=counting_agent(helpers))
     agent.train(env, 60)
     assert_counts(agent)
 
@@ -77,13 +77,13 @@ class Steps(Probe):
 
 
 @pytest.mark.slow
-def test_starts_anew_with_each_episode_compiled(world):
+def test_starts_anew_with_each_episode_compiled(helpers):
     env = JaxVectorEnv(Steps(), 3)
-    compiled = world.make_agent(env, agent_type=counting_agent(world))
+    compiled = helpers.make_agent(env, agent_type=counting_agent(helpers))
     history = compiled.train(env, 90)
     assert set(history.episode_length) == {3, 4}
     assert_counts(compiled)
-    on_host = world.make_agent(env, agent_type=counting_agent(world))
+    on_host = helpers.make_agent(env, agent_type=counting_agent(helpers))
     on_host.train(VectorWrapper(env), 90)
     for mine, theirs in zip(
         stored_rows(compiled.memory), stored_rows(on_host.memory), strict=True
@@ -95,17 +95,17 @@ def test_starts_anew_with_each_episode_compiled(world):
         assert_counts(run.agent)
 
 
-def test_starts_anew_in_evaluation(world):
+def test_starts_anew_in_evaluation(helpers):
     env = JaxVectorEnv(Steps(), 3)
-    agent = world.make_agent(env, agent_type=counting_agent(world))
+    agent = helpers.make_agent(env, agent_type=counting_agent(helpers))
     # Right at each step of an episode only if the count began with it.
     returns = agent.evaluate(env, 12)
     assert set(returns) <= {3.0, 4.0}
 
 
-def test_an_agent_without_one_stores_none(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_an_agent_without_one_stores_none(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     assert agent.hidden_state is None
     assert stored_rows(agent.memory).hidden_state is None

@@ -39,14 +39,14 @@ def everything(agent):
 @pytest.mark.parametrize("skip_steps", [1, 2, 3])
 @pytest.mark.parametrize("log_frequency, short", [(7, 0), (1_000, 0), (7, 1_000)])
 def test_does_as_step_by_step(
-    world, step_by_step, autoreset_mode, skip_steps, log_frequency, short, monkeypatch
+    helpers, step_by_step, autoreset_mode, skip_steps, log_frequency, short, monkeypatch
 ):
     # A warm-up of no more steps has no program of its own.
     monkeypatch.setattr(host_driver, "SHORT", short)
     agents, histories = [], []
-    for train in (world.TableAgent.train, step_by_step):
-        env = world.count_envs((3, 5), autoreset_mode)
-        agent = world.make_agent(
+    for train in (helpers.TableAgent.train, step_by_step):
+        env = helpers.count_envs((3, 5), autoreset_mode)
+        agent = helpers.make_agent(
             env,
             skip_steps=skip_steps,
             start_step=11,
@@ -69,13 +69,13 @@ def test_does_as_step_by_step(
         np.testing.assert_array_equal(mine.episode_return, its.episode_return)
 
 
-def test_programs_end_where_there_is_time_to_look(world, monkeypatch, step_by_step):
+def test_programs_end_where_there_is_time_to_look(helpers, monkeypatch, step_by_step):
     # Each program is over after one group, or one step before the first update.
     monkeypatch.setattr(host_driver, "CHUNK_SECONDS", 0.0)
     agents = []
-    for train in (world.TableAgent.train, step_by_step):
-        env = world.count_envs((3, 5))
-        agent = world.make_agent(env, skip_steps=3)
+    for train in (helpers.TableAgent.train, step_by_step):
+        env = helpers.count_envs((3, 5))
+        agent = helpers.make_agent(env, skip_steps=3)
         train(agent, env, 50)
         agents.append(agent)
     jax.tree.map(
@@ -97,37 +97,39 @@ class Traced(gym.Wrapper):
 @pytest.mark.parametrize(
     "skip_steps, render_mode", [(1, None), (3, None), (3, "rgb_array")]
 )
-def test_environments_step_in_the_thread_that_trains(world, skip_steps, render_mode):
-    class Drawn(world.CountEnv):
+def test_environments_step_in_the_thread_that_trains(helpers, skip_steps, render_mode):
+    class Drawn(helpers.CountEnv):
         metadata: ClassVar = {"render_modes": ["rgb_array"]}
 
     Drawn.render_mode = render_mode
     env = gym.vector.SyncVectorEnv([lambda: Traced(Drawn())])
     Traced.threads.clear()
-    world.make_agent(env, skip_steps=skip_steps).train(env, 60)
+    helpers.make_agent(env, skip_steps=skip_steps).train(env, 60)
     assert Traced.threads == {threading.current_thread()}
 
 
 @pytest.mark.parametrize("skip_steps", [1, 3])
-def test_environments_may_use_jax(world, skip_steps):
+def test_environments_may_use_jax(helpers, skip_steps):
     double = jax.jit(lambda x: (jnp.eye(256) * x) @ jnp.eye(256) * 2)
 
     class Doubles(gym.RewardWrapper):
         def reward(self, reward):
             return float(double(reward).max())
 
-    env = gym.vector.SyncVectorEnv([lambda: Doubles(world.CountEnv(3))])
-    agent = world.make_agent(env, skip_steps=skip_steps)
+    env = gym.vector.SyncVectorEnv([lambda: Doubles(helpers.CountEnv(3))])
+    agent = helpers.make_agent(env, skip_steps=skip_steps)
     history = agent.train(env, 40)
     # Of three steps each; the count goes on by a hundred with each episode.
     expected = 2 * (0 + 1 + 2), 2 * (103 + 104 + 105)
     assert tuple(history.episode_return[:2]) == expected
 
 
-def test_no_program_waits_for_environments_where_xla_has_one_thread(world, monkeypatch):
+def test_no_program_waits_for_environments_where_xla_has_one_thread(
+    helpers, monkeypatch
+):
     """It would hold the thread that environments that use JAX wait for."""
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     for n, kind in (("1", StepByStep), ("2", HostDriver)):
         monkeypatch.setenv("PJRT_NPROC", n)
         driver = agent._drivers.make(env, agent.training_state, seed=0)
@@ -138,8 +140,8 @@ def test_no_program_waits_for_environments_where_xla_has_one_thread(world, monke
 
 @pytest.mark.parametrize("skip_steps", [1, 3])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_comes_out_and_training_can_go_on(world, skip_steps, error):
-    class Breaks(world.CountEnv):
+def test_an_error_comes_out_and_training_can_go_on(helpers, skip_steps, error):
+    class Breaks(helpers.CountEnv):
         breaks = True
 
         def step(self, action):
@@ -148,7 +150,7 @@ def test_an_error_comes_out_and_training_can_go_on(world, skip_steps, error):
             return super().step(action)
 
     env = gym.vector.SyncVectorEnv([Breaks])
-    agent = world.make_agent(env, skip_steps=skip_steps)
+    agent = helpers.make_agent(env, skip_steps=skip_steps)
     with pytest.raises(error, match="the wheel came off"):
         agent.train(env, 50)
     assert agent.step == 12
@@ -158,7 +160,7 @@ def test_an_error_comes_out_and_training_can_go_on(world, skip_steps, error):
     assert np.isfinite(np.asarray(agent.state["value"])).all()
 
 
-def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
+def test_an_interrupt_while_waiting_lets_the_program_end(helpers, monkeypatch):
     main = threading.current_thread()
 
     class Interrupted(SimpleQueue):
@@ -171,8 +173,8 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
                     raise KeyboardInterrupt
             return super().get()
 
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     with monkeypatch.context() as patch:
         patch.setattr(host_calls, "SimpleQueue", Interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -182,9 +184,9 @@ def test_an_interrupt_while_waiting_lets_the_program_end(world, monkeypatch):
     assert np.isfinite(np.asarray(agent.state["value"])).all()
 
 
-def test_what_others_hold_is_never_written_to(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+def test_what_others_hold_is_never_written_to(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     empty = agent.functions.empty_rows(agent.training_state)
     nothing = jax.tree.map(np.copy, empty)
     agent.train(env, 60)
@@ -193,9 +195,9 @@ def test_what_others_hold_is_never_written_to(world):
 
 
 @pytest.mark.parametrize("skip_steps", [1, 2])
-def test_a_second_training_compiles_nothing(world, caplog, skip_steps):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, skip_steps=skip_steps)
+def test_a_second_training_compiles_nothing(helpers, caplog, skip_steps):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, skip_steps=skip_steps)
     agent.train(env, 40)
     with jax.log_compiles():
         agent.train(env, 40)
@@ -205,9 +207,9 @@ def test_a_second_training_compiles_nothing(world, caplog, skip_steps):
 
 
 @pytest.mark.parametrize("skip_steps", [1, 2])
-def test_an_agent_that_is_dropped_is_freed(world, skip_steps):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, skip_steps=skip_steps)
+def test_an_agent_that_is_dropped_is_freed(helpers, skip_steps):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, skip_steps=skip_steps)
     agent.train(env, 40)
     # Programs hold what they call, and the collector does not look into programs.
     watched = weakref.ref(agent)

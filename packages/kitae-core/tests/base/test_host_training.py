@@ -20,9 +20,9 @@ def held_rows(agent, env_index):
     )
 
 
-def test_every_stored_row_is_a_real_step(world, autoreset_mode):
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env, n_env_steps=60)
+def test_every_stored_row_is_a_real_step(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env, n_env_steps=60)
     history = agent.train(env, 60)
 
     sizes = agent.memory.size.tolist()
@@ -40,11 +40,11 @@ def test_every_stored_row_is_a_real_step(world, autoreset_mode):
         np.testing.assert_allclose(rows.log_prob, np.log(0.5))
 
 
-def test_all_modes_give_the_same_transitions(world):
+def test_all_modes_give_the_same_transitions(helpers):
     tables = []
-    for mode in world.MODES:
-        env = world.count_envs((3, 5), mode, truncate=True)
-        agent = world.make_agent(env, n_env_steps=80)
+    for mode in helpers.MODES:
+        env = helpers.count_envs((3, 5), mode, truncate=True)
+        agent = helpers.make_agent(env, n_env_steps=80)
         agent.train(env, 80)
         rows = [held_rows(agent, index) for index in range(2)]
         tables.append(
@@ -64,9 +64,9 @@ def test_all_modes_give_the_same_transitions(world):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_truncation_is_stored_apart_from_termination(world, autoreset_mode):
-    env = world.count_envs((4, 4), autoreset_mode, truncate=True)
-    agent = world.make_agent(env, n_env_steps=40)
+def test_truncation_is_stored_apart_from_termination(helpers, autoreset_mode):
+    env = helpers.count_envs((4, 4), autoreset_mode, truncate=True)
+    agent = helpers.make_agent(env, n_env_steps=40)
     agent.train(env, 40)
     rows = held_rows(agent, 0)
     assert not rows.done.any()
@@ -111,20 +111,20 @@ class TenSteps(gym.Env):
     # Cut off, the sum goes on for ever: 1 / (1 - 0.9). Terminated: (1 - 0.9^10) / 0.1.
     [(True, 10.0), (False, 6.5132156)],
 )
-def test_bootstraps_through_truncation_alone(world, autoreset_mode, truncate, value):
+def test_bootstraps_through_truncation_alone(helpers, autoreset_mode, truncate, value):
     env = gym.vector.SyncVectorEnv(
         [lambda: TenSteps(truncate)] * 2, autoreset_mode=autoreset_mode
     )
-    agent = world.make_agent(
+    agent = helpers.make_agent(
         env, n_states=11, n_env_steps=1500, learning_rate=0.5, batch_size=64
     )
     agent.train(env, 1500)
     assert float(agent.state["value"][0]) == pytest.approx(value, abs=1e-3)
 
 
-def test_returns_and_lengths_are_counted(world, autoreset_mode):
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env, n_env_steps=60)
+def test_returns_and_lengths_are_counted(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env, n_env_steps=60)
     history = agent.train(env, 60)
     # By hand: environment 0 counts 0, 1, 2, then 100, 101, 102 and so on, the
     # observation that was left being the reward; environment 1 counts from 100,000.
@@ -144,9 +144,9 @@ def test_returns_and_lengths_are_counted(world, autoreset_mode):
     assert history.episode_env_step[-1] <= agent.step
 
 
-def test_step_counts_are_what_was_asked_for(world, autoreset_mode):
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env, n_env_steps=33)
+def test_step_counts_are_what_was_asked_for(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env, n_env_steps=33)
     history = agent.train(env, 33)
     # The last vector step is taken whole.
     assert 33 <= history.env_steps < 33 + env.num_envs
@@ -158,12 +158,12 @@ def test_step_counts_are_what_was_asked_for(world, autoreset_mode):
 @pytest.mark.parametrize("skip_steps", [1, 3])
 @pytest.mark.parametrize("n_epochs", [1, 2])
 def test_updates_are_as_many_as_the_schedule_says(
-    world, batch_size, start_step, skip_steps, n_epochs
+    helpers, batch_size, start_step, skip_steps, n_epochs
 ):
     from kitae.config import off_policy_updates
 
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(
         env,
         n_env_steps=41,
         batch_size=batch_size,
@@ -183,18 +183,20 @@ def test_updates_are_as_many_as_the_schedule_says(
     assert off_policy_updates(agent.config) == history.updates
 
 
-def test_the_tutorials_sizes_do_update(world):
+def test_the_tutorials_sizes_do_update(helpers):
     """64 steps of 16 environments hold four batches of 256."""
-    env = world.count_envs((7,) * 16)
-    agent = world.make_agent(env, n_env_steps=2000, max_buffer_size=64, batch_size=256)
+    env = helpers.count_envs((7,) * 16)
+    agent = helpers.make_agent(
+        env, n_env_steps=2000, max_buffer_size=64, batch_size=256
+    )
     assert agent.train(env, 2000).updates == 125 - 16
     assert stored_rows(agent.memory).reward.shape == (64, 16)
     assert int(agent.memory.size.sum()) == 1024
 
 
-def test_nothing_is_traced_twice(world, autoreset_mode):
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env, n_env_steps=200, save_frequency=40)
+def test_nothing_is_traced_twice(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env, n_env_steps=200, save_frequency=40)
     agent.train(env, 100)
     once = dict(agent.traces)
     assert once == {"explore": 1, "process": 1, "update": 1}
@@ -203,17 +205,17 @@ def test_nothing_is_traced_twice(world, autoreset_mode):
     assert dict(agent.traces) == once
 
 
-def test_epochs_share_one_trace(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, n_epochs=3)
+def test_epochs_share_one_trace(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, n_epochs=3)
     agent.train(env, 40)
     assert agent.traces["update"] == 1
 
 
-def test_the_same_seed_gives_the_same_run_bit_for_bit(world, autoreset_mode):
+def test_the_same_seed_gives_the_same_run_bit_for_bit(helpers, autoreset_mode):
     def run(seed):
-        env = world.count_envs((3, 5), autoreset_mode)
-        agent = world.make_agent(env, seed=seed, n_env_steps=90)
+        env = helpers.count_envs((3, 5), autoreset_mode)
+        agent = helpers.make_agent(env, seed=seed, n_env_steps=90)
         agent.train(env, 90)
         return agent
 
@@ -229,36 +231,36 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(world, autoreset_mode):
     )
 
 
-def test_environments_of_two_seeds_start_from_different_numbers(world):
+def test_environments_of_two_seeds_start_from_different_numbers(helpers):
     seeds = []
     for seed in (0, 1):
-        env = world.count_envs((3, 5, 4))
-        world.make_agent(env, seed=seed).train(env, 20)
+        env = helpers.count_envs((3, 5, 4))
+        helpers.make_agent(env, seed=seed).train(env, 20)
         seeds += [member.seeds[0] for member in env.envs]
     assert None not in seeds
     assert len(set(seeds)) == 6
 
 
-def test_a_second_training_starts_elsewhere(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+def test_a_second_training_starts_elsewhere(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     agent.train(env, 20)
     starts = [seed for member in env.envs for seed in member.seeds if seed is not None]
     assert len(set(starts)) == 4
 
 
-def test_no_key_is_used_twice(world):
+def test_no_key_is_used_twice(helpers):
     with jax.debug_key_reuse(True):
-        env = world.count_envs((3, 5))
-        agent = world.make_agent(env, n_epochs=2)
+        env = helpers.count_envs((3, 5))
+        agent = helpers.make_agent(env, n_epochs=2)
         agent.train(env, 40)
         agent.evaluate(env, 2)
 
 
-def test_training_twice_goes_on(world, autoreset_mode):
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env)
+def test_training_twice_goes_on(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env)
     first = agent.train(env, 30)
     held = int(agent.memory.size.sum())
     second = agent.train(env, 30)
@@ -271,18 +273,18 @@ def test_training_twice_goes_on(world, autoreset_mode):
     assert not any(member.closed for member in env.envs)
 
 
-def test_what_was_read_before_training_is_still_there(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+def test_what_was_read_before_training_is_still_there(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     before = agent.state["value"]
     agent.train(env, 40)
     assert before.tolist() == [0.0]
     assert float(agent.state["value"][0]) != 0.0
 
 
-def test_updates_run_in_donated_buffers(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+def test_updates_run_in_donated_buffers(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     agent.train(env, 40)
     value, column = agent.state["value"], jax.tree.leaves(agent.memory)[0]
     functions, training = agent.functions, agent.training_state
@@ -292,14 +294,14 @@ def test_updates_run_in_donated_buffers(world):
     assert column.is_deleted()
 
 
-def test_leaves_that_share_memory_can_be_donated(world):
-    class Twice(world.TableAgent):
+def test_leaves_that_share_memory_can_be_donated(helpers):
+    class Twice(helpers.TableAgent):
         def _process_factory(self, config):
             self.state = {**self.state, "target": self.state["value"]}
             return super()._process_factory(config)
 
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, agent_type=Twice)
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, agent_type=Twice)
     agent.train(env, 40)
     assert agent.state["target"].tolist() == [0.0]
 
@@ -326,9 +328,9 @@ class Recycling(VectorEnv):
         return self._observation, self._reward, self._flags, self._flags, {}
 
 
-def test_an_environment_may_use_its_arrays_again(world):
+def test_an_environment_may_use_its_arrays_again(helpers):
     env = Recycling()
-    agent = world.make_agent(env, n_env_steps=300, max_buffer_size=200)
+    agent = helpers.make_agent(env, n_env_steps=300, max_buffer_size=200)
     agent.train(env, 300)
     rows = held_rows(agent, 0)
     np.testing.assert_array_equal(rows.observation[:, 0], np.arange(150))
@@ -336,10 +338,12 @@ def test_an_environment_may_use_its_arrays_again(world):
     np.testing.assert_array_equal(rows.reward, np.arange(150))
 
 
-def test_a_single_environment_is_a_vector_of_one(world):
-    env = world.CountEnv(4)
-    config = world.make_config(gym.vector.SyncVectorEnv([lambda: world.CountEnv(4)]))
-    agent = world.TableAgent("run", config)
+def test_a_single_environment_is_a_vector_of_one(helpers):
+    env = helpers.CountEnv(4)
+    config = helpers.make_config(
+        gym.vector.SyncVectorEnv([lambda: helpers.CountEnv(4)])
+    )
+    agent = helpers.TableAgent("run", config)
     history = agent.train(env, 20)
     assert history.episode_length.tolist() == [4] * 5
     assert agent.evaluate(env, 2).shape == (2,)
@@ -347,15 +351,15 @@ def test_a_single_environment_is_a_vector_of_one(world):
     assert not env.closed
 
 
-def test_an_error_leaves_the_environment_open_and_the_agent_whole(world):
-    class Breaks(world.CountEnv):
+def test_an_error_leaves_the_environment_open_and_the_agent_whole(helpers):
+    class Breaks(helpers.CountEnv):
         def step(self, action):
             if len(self.actions) == 12:
                 raise RuntimeError("the wheel came off")
             return super().step(action)
 
     env = gym.vector.SyncVectorEnv([Breaks])
-    agent = world.make_agent(env)
+    agent = helpers.make_agent(env)
     with pytest.raises(RuntimeError, match="the wheel came off"):
         agent.train(env, 50)
     assert not env.envs[0].closed
@@ -378,22 +382,22 @@ def test_an_interval_is_crossed_even_where_no_step_falls_on_it(
     assert crossed(before, after, period) is expected
 
 
-def test_saves_when_an_interval_is_crossed(world):
-    env = world.count_envs((3, 5, 4))
-    agent = world.make_agent(env, n_env_steps=350, save_frequency=100, keep_last=-1)
+def test_saves_when_an_interval_is_crossed(helpers):
+    env = helpers.count_envs((3, 5, 4))
+    agent = helpers.make_agent(env, n_env_steps=350, save_frequency=100, keep_last=-1)
     agent.train(env, 350)
     saved = sorted(int(p.name) for p in (agent.run_dir / "checkpoints").iterdir())
     # Three environments: no multiple of 100 is a multiple of 3 before 300.
     assert saved == [102, 201, 300, 351]
 
 
-def test_refuses_an_environment_of_another_shape(world):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env)
+def test_refuses_an_environment_of_another_shape(helpers):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env)
     with pytest.raises(
         ValueError, match=r"env has 3 environments, but env_cfg\.n_envs is 2"
     ):
-        agent.train(world.count_envs((3, 5, 7)), 20)
+        agent.train(helpers.count_envs((3, 5, 7)), 20)
     other = gym.make_vec("CartPole-v1", num_envs=2)
     with pytest.raises(ValueError, match="env has the observation_space Box"):
         agent.train(other, 20)
@@ -405,8 +409,8 @@ def test_refuses_an_environment_of_another_shape(world):
         agent.train(env, 0)
 
 
-def test_refuses_an_update_that_changes_the_state(world):
-    class Widens(world.TableAgent):
+def test_refuses_an_update_that_changes_the_state(helpers):
+    class Widens(helpers.TableAgent):
         def _update_factory(self, config):
             def update(state, key, batch):
                 state["value"] = jnp.zeros((2, 1))
@@ -414,24 +418,24 @@ def test_refuses_an_update_that_changes_the_state(world):
 
             return update
 
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, agent_type=Widens)
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, agent_type=Widens)
     with pytest.raises(
         TypeError, match=r"changed state\['value'\] from float32\[1\] to"
     ):
         agent.train(env, 20)
 
 
-def test_stops_at_a_loss_that_is_not_finite_and_saves_nothing(world):
-    class Explodes(world.TableAgent):
+def test_stops_at_a_loss_that_is_not_finite_and_saves_nothing(helpers):
+    class Explodes(helpers.TableAgent):
         def _update_factory(self, config):
             def update(state, key, batch):
                 return state, {"loss_value": jnp.float32(jnp.nan)}
 
             return update
 
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, agent_type=Explodes, save_frequency=10)
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, agent_type=Explodes, save_frequency=10)
     with pytest.raises(
         FloatingPointError, match="loss_value is nan at environment step"
     ):

@@ -18,22 +18,22 @@ from kitae.base.recording.live import (
 )
 
 
-def test_a_terminal_is_drawn_on(world, monkeypatch, capsys):
+def test_a_terminal_is_drawn_on(helpers, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(live, "REFRESH_SECONDS", 0.0)
-    env = world.count_envs()
-    world.make_agent(env, "shown").train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env, "shown").train(env, 40)
     out = capsys.readouterr().out
     for said in ("shown", "40/40", "0:00:00 left", "return", "steps/s", "updates/s"):
         assert said in out
     assert "loss_value" in out
 
 
-def test_elsewhere_there_are_plain_lines(world, monkeypatch, capsys):
+def test_elsewhere_there_are_plain_lines(helpers, monkeypatch, capsys):
     monkeypatch.setattr(live, "LINE_SECONDS", 0.0)
-    env = world.count_envs()
-    agent = world.make_agent(env, "plain", log_frequency=20)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, "plain", log_frequency=20)
     agent.train(env, 40)
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -43,27 +43,27 @@ def test_elsewhere_there_are_plain_lines(world, monkeypatch, capsys):
     ]
 
 
-def test_lines_do_not_come_faster_than_one_reads(world, monkeypatch, capsys):
+def test_lines_do_not_come_faster_than_one_reads(helpers, monkeypatch, capsys):
     # Longer than this training takes on a machine that is busy with something else.
     monkeypatch.setattr(live, "LINE_SECONDS", 600.0)
-    env = world.count_envs()
-    world.make_agent(env, "fast", log_frequency=2).train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env, "fast", log_frequency=2).train(env, 40)
     # The last one is always there.
     (only,) = capsys.readouterr().out.splitlines()
     assert only.startswith("fast  40/40  return ")
 
 
-def test_nothing_is_shown_where_that_is_asked_for(world, monkeypatch, capsys):
+def test_nothing_is_shown_where_that_is_asked_for(helpers, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    env = world.count_envs()
-    world.make_agent(env, show_progress=False).train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env, show_progress=False).train(env, 40)
     assert capsys.readouterr().out == ""
 
 
-def test_the_display_ends_with_a_training_that_fails(world, monkeypatch, capsys):
+def test_the_display_ends_with_a_training_that_fails(helpers, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    env = world.count_envs()
-    agent = world.make_agent(env)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
 
     def fails(env_step, metrics):
         raise ArithmeticError("a tracker's own")
@@ -162,7 +162,7 @@ def test_a_closed_line_is_not_printed_twice():
     assert len(out.getvalue().splitlines()) == 1
 
 
-def test_a_notebooks_output_is_replaced(world, tmp_path):
+def test_a_notebooks_output_is_replaced(helpers, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     source = (
@@ -209,11 +209,11 @@ def full_disk():
     [(broken_pipe, "Broken pipe"), (full_disk, "No space left on device")],
 )
 def test_a_training_outlives_whoever_read_of_it(
-    world, any_display, opened, why, monkeypatch, capsys
+    helpers, any_display, opened, why, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "stdout", os.fdopen(opened(), "w", encoding="utf-8"))
-    env = world.count_envs()
-    agent = world.make_agent(env, "unread", log_frequency=10)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, "unread", log_frequency=10)
     agent.train(env, 40)
     assert agent.step == 40
     assert Path("runs/unread/checkpoints/40").is_dir()
@@ -225,22 +225,22 @@ def test_a_training_outlives_whoever_read_of_it(
     sys.stdout.close()
 
 
-def test_a_training_outlives_both_streams(world, any_display, monkeypatch):
+def test_a_training_outlives_both_streams(helpers, any_display, monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, os.fdopen(broken_pipe(), "w", encoding="utf-8"))
-    env = world.count_envs()
-    agent = world.make_agent(env, log_frequency=10)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, log_frequency=10)
     agent.train(env, 40)
     assert agent.step == 40
     sys.stdout.close()
     sys.stderr.close()
 
 
-def test_what_users_print_to_a_broken_stream_still_raises(world, monkeypatch):
+def test_what_users_print_to_a_broken_stream_still_raises(helpers, monkeypatch):
     stream = os.fdopen(broken_pipe(), "w", encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
-    env = world.count_envs()
-    world.make_agent(env).train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env).train(env, 40)
     with pytest.raises(BrokenPipeError):
         print("mine", flush=True)
     with pytest.raises(BrokenPipeError):
@@ -258,10 +258,10 @@ def test_a_training_outlives_a_page_that_is_gone():
     notebook.close(Progress("x", 0, 2, 2))
 
 
-def test_a_name_is_shown_as_it_is(world, any_display, capsys):
+def test_a_name_is_shown_as_it_is(helpers, any_display, capsys):
     name = "dqn[red]-lr[/0.1]"
-    env = world.count_envs()
-    world.make_agent(env, name, log_frequency=10).train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env, name, log_frequency=10).train(env, 40)
     assert name in capsys.readouterr().out
 
 
@@ -284,13 +284,13 @@ def test_what_a_terminal_would_obey_is_escaped():
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_of_any_encoding_is_drawn_on(
-    world, any_display, encoding, monkeypatch
+    helpers, any_display, encoding, monkeypatch
 ):
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    env = world.count_envs()
-    world.make_agent(env, "größer-日", log_frequency=10).train(env, 40)
+    env = helpers.count_envs()
+    helpers.make_agent(env, "größer-日", log_frequency=10).train(env, 40)
     stream.flush()
     out = written.getvalue().decode(encoding)
     shown = "größer-日".encode(encoding, "replace").decode(encoding)

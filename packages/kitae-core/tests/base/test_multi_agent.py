@@ -19,10 +19,10 @@ NAMES = ("b", "a", "late")
 THERE = {"b": (0, 1, 2, 3), "a": (0, 1), "late": (1, 2)}
 
 
-def odd_agent(world):
+def odd_agent(helpers):
     """An agent that tells whether its count is odd, and writes down what it sees."""
 
-    class Odd(world.TableAgent):
+    class Odd(helpers.TableAgent):
         def __init__(self, run_name, config, **kwargs):
             self.given = []
             super().__init__(run_name, config, **kwargs)
@@ -46,10 +46,10 @@ def odd_agent(world):
     return Odd
 
 
-def start(world, n_envs=2, run_name="run", agent_type=None, **changes):
-    env = world.count_agents(n_envs)
-    agent_type = agent_type or odd_agent(world)
-    return env, world.make_agent(env, run_name, agent_type, **changes)
+def start(helpers, n_envs=2, run_name="run", agent_type=None, **changes):
+    env = helpers.count_agents(n_envs)
+    agent_type = agent_type or odd_agent(helpers)
+    return env, helpers.make_agent(env, run_name, agent_type, **changes)
 
 
 def rows_of(agent, row):
@@ -107,8 +107,8 @@ def test_acting_together_is_acting_one_by_one():
     assert not np.allclose(together[1]["a"], together[1]["b"])
 
 
-def test_every_stored_row_is_a_step_of_an_agent_that_was_there(world):
-    env, agent = start(world, n_env_steps=80)
+def test_every_stored_row_is_a_step_of_an_agent_that_was_there(helpers):
+    env, agent = start(helpers, n_env_steps=80)
     history = agent.train(env, 80)
     assert history.env_steps == agent.step == 80
     assert [member.n_wrong for member in env.envs] == [0, 0]
@@ -129,8 +129,8 @@ def test_every_stored_row_is_a_step_of_an_agent_that_was_there(world):
         np.testing.assert_array_equal(rows.truncated, last & (name == "b"))
 
 
-def test_returns_are_the_mean_of_the_agents_and_lengths_are_of_environments(world):
-    env, agent = start(world, n_env_steps=80)
+def test_returns_are_the_mean_of_the_agents_and_lengths_are_of_environments(helpers):
+    env, agent = start(helpers, n_env_steps=80)
     history = agent.train(env, 80)
     assert history.episode_length.tolist() == [4] * 20
     np.testing.assert_array_equal(
@@ -149,39 +149,39 @@ def test_returns_are_the_mean_of_the_agents_and_lengths_are_of_environments(worl
     told = [float(row["return"]) for row in episodes]
     np.testing.assert_allclose(told, expected, rtol=1e-6)
     assert [row["env"] for row in episodes] == ["0", "1"] * 10
-    returns = agent.evaluate(world.count_agents(3), 4)
+    returns = agent.evaluate(helpers.count_agents(3), 4)
     np.testing.assert_allclose(returns[[0, 1]], np.array(expected)[[0, 2]], rtol=1e-6)
     assert returns.shape == (4,)
 
 
 @pytest.mark.parametrize("batch_size, first", [(4, 1), (9, 2), (12, 3)])
-def test_the_first_update_waits_for_a_batch_of_real_steps(world, batch_size, first):
+def test_the_first_update_waits_for_a_batch_of_real_steps(helpers, batch_size, first):
     """Vector steps bring 4, 6, 4 and 2 rows, and again."""
-    env, agent = start(world, n_env_steps=40, batch_size=batch_size)
+    env, agent = start(helpers, n_env_steps=40, batch_size=batch_size)
     history = agent.train(env, 40)
     assert history.updates == 20 - first
     # Where all three stayed, six rows in each step, it would come sooner.
     assert off_policy_updates(agent.config) == 20 - min(first, 2)
 
 
-def test_a_config_that_can_never_update_is_refused_at_once(world):
-    env = world.count_agents()
+def test_a_config_that_can_never_update_is_refused_at_once(helpers):
+    env = helpers.count_agents()
     message = (
         r"batch_size = 25 can never be filled: the replay holds max_buffer_size \* "
         r"n_envs \* n_agents = 4 \* 2 \* 3 = 24 transitions"
     )
     with pytest.raises(ValueError, match=message):
-        world.make_agent(env, max_buffer_size=4, batch_size=25)
-    world.make_agent(env, max_buffer_size=4, batch_size=24)
+        helpers.make_agent(env, max_buffer_size=4, batch_size=25)
+    helpers.make_agent(env, max_buffer_size=4, batch_size=24)
     # Eight environment steps are as many transitions as 24, if all agents stay.
-    world.make_agent(env, n_env_steps=10, batch_size=24)
+    helpers.make_agent(env, n_env_steps=10, batch_size=24)
     with pytest.raises(
         ValueError, match="n_env_steps = 8 ends before the first update"
     ):
-        world.make_agent(env, n_env_steps=8, batch_size=24)
+        helpers.make_agent(env, n_env_steps=8, batch_size=24)
 
 
-def rollout_agent(world):
+def rollout_agent(helpers):
     class Rollouts(OnPolicyAgent):
         def __init__(self, run_name, config):
             super().__init__(
@@ -218,9 +218,9 @@ def full_rollouts(n_steps):
     return full
 
 
-def test_a_rollout_is_full_when_each_agent_has_its_steps(world):
-    kind, changes = rollout_agent(world), {"max_buffer_size": 5, "batch_size": 10}
-    env, agent = start(world, agent_type=kind, n_env_steps=80, **changes)
+def test_a_rollout_is_full_when_each_agent_has_its_steps(helpers):
+    kind, changes = rollout_agent(helpers), {"max_buffer_size": 5, "batch_size": 10}
+    env, agent = start(helpers, agent_type=kind, n_env_steps=80, **changes)
     history = agent.train(env, 80)
     assert history.updates == 3 * full_rollouts(40) > 0
     assert agent.state["rows"] == 10 * history.updates
@@ -228,13 +228,13 @@ def test_a_rollout_is_full_when_each_agent_has_its_steps(world):
     # Where all stay, each eighth step has five rows of six agents.
     assert on_policy_updates(agent.config) == 3 * (80 // 10)
     with pytest.raises(ValueError, match=r"n_agents = 5 \* 2 \* 3 = 30 transitions"):
-        start(world, agent_type=kind, max_buffer_size=5, batch_size=20)
+        start(helpers, agent_type=kind, max_buffer_size=5, batch_size=20)
     with pytest.raises(ValueError, match=r"n_envs = 10 environment steps is full"):
-        start(world, agent_type=kind, n_env_steps=9, **changes)
+        start(helpers, agent_type=kind, n_env_steps=9, **changes)
 
 
-def test_what_is_given_and_drawn_is_by_the_agents_names(world):
-    env, agent = start(world, n_envs=40, n_env_steps=400)
+def test_what_is_given_and_drawn_is_by_the_agents_names(helpers):
+    env, agent = start(helpers, n_envs=40, n_env_steps=400)
     agent.train(env, 400)
     assert agent.given == [dict.fromkeys(NAMES, (40, 1))] * len(agent.given)
     noise = [rows_of(agent, row).log_prob[0] for row in range(80)]  # b's and a's
@@ -242,8 +242,8 @@ def test_what_is_given_and_drawn_is_by_the_agents_names(world):
     assert agent.traces["explore"] == len(agent.given)
 
 
-def test_acting_by_hand_takes_and_gives_dicts(world):
-    _, agent = start(world)
+def test_acting_by_hand_takes_and_gives_dicts(helpers):
+    _, agent = start(helpers)
     observation = {name: np.full((5, 1), i) for i, name in enumerate("abc")}
     keys = agent.interact_keys(observation)
     assert list(keys) == ["a", "b", "c"]
@@ -258,29 +258,29 @@ def test_acting_by_hand_takes_and_gives_dicts(world):
     assert all((log_probs[name] != again[name]).all() for name in "abc")
 
 
-def test_other_names_are_told_when_there_is_another_environment(world):
-    env, agent = start(world)
+def test_other_names_are_told_when_there_is_another_environment(helpers):
+    env, agent = start(helpers)
     agent.train(env, 20)
     lives = {"red": (0, 2, False), "blue": (0, 3, False), "green": (0, 2, True)}
-    other = world.count_agents(1, lives=lives)
+    other = helpers.count_agents(1, lives=lives)
     agent.evaluate(other, 1)
     assert agent.given[-1] == dict.fromkeys(lives, (1, 1))
     assert other.envs[0].n_wrong == 0
 
 
-def test_keys_are_used_once(world):
-    env, agent = start(world)
+def test_keys_are_used_once(helpers):
+    env, agent = start(helpers)
     with jax.debug_key_reuse(True):
         agent.train(env, 40)
 
 
-def test_what_is_not_by_the_names_is_refused(world):
-    class Forgets(odd_agent(world)):
+def test_what_is_not_by_the_names_is_refused(helpers):
+    class Forgets(odd_agent(helpers)):
         def explore(self, observation):
             actions, log_probs = super().explore(observation)
             return {"b": actions["b"]}, log_probs
 
-    env, agent = start(world, agent_type=Forgets)
+    env, agent = start(helpers, agent_type=Forgets)
     message = (
         r"must return dicts of \['b', 'a', 'late'\], as they are given, got \['b'\]"
     )
@@ -288,21 +288,21 @@ def test_what_is_not_by_the_names_is_refused(world):
         agent.train(env, 40)
 
 
-def test_an_explore_that_needs_values_is_called_as_it_is(world):
-    class Branches(odd_agent(world)):
+def test_an_explore_that_needs_values_is_called_as_it_is(helpers):
+    class Branches(odd_agent(helpers)):
         def explore(self, observation):
             assert np.asarray(observation["b"]).shape == (2, 1)
             return super().explore(observation)
 
-    env, agent = start(world, agent_type=Branches)
+    env, agent = start(helpers, agent_type=Branches)
     with pytest.warns(RuntimeWarning, match=r"Branches\.explore cannot be compiled"):
         agent.train(env, 40)
     assert [member.n_wrong for member in env.envs] == [0, 0]
     assert agent.traces["explore"] > 20
 
 
-def test_what_each_agent_remembers_begins_with_its_life(world):
-    class Counting(odd_agent(world)):
+def test_what_each_agent_remembers_begins_with_its_life(helpers):
+    class Counting(odd_agent(helpers)):
         def __init__(self, run_name, config):
             super().__init__(run_name, config, experience_type=Experience)
 
@@ -313,7 +313,7 @@ def test_what_each_agent_remembers_begins_with_its_life(world):
             self.hidden_state = jax.tree.map(lambda x: x + 1, self.hidden_state)
             return super().explore(observation)
 
-    env, agent = start(world, agent_type=Counting)
+    env, agent = start(helpers, agent_type=Counting)
     assert {name: x.shape for name, x in agent.hidden_state.items()} == {
         f"agent_{i}": (2, 1) for i in range(3)
     }
@@ -324,26 +324,26 @@ def test_what_each_agent_remembers_begins_with_its_life(world):
         assert held.tolist() == list(range(10, 10 + n)) * 10
 
 
-def spread(world, run_name):
+def spread(helpers, run_name):
     """On a real environment, which the seed of a reset determines."""
     mpe2 = pytest.importorskip("mpe2.simple_spread_v3", reason="MPE2 is not installed")
     from kitae.envs.pettingzoo import make_pettingzoo
 
-    class Tosses(world.TableAgent):
+    class Tosses(helpers.TableAgent):
         def select_action(self, observation):
             return self.explore(observation)
 
     env = make_pettingzoo(mpe2.parallel_env, 2, N=2, max_cycles=7)
     saving = {"save_frequency": 20, "reset_on_save": True}
-    return env, world.make_agent(env, run_name, Tosses, **saving)
+    return env, helpers.make_agent(env, run_name, Tosses, **saving)
 
 
-def test_half_and_half_is_the_whole_bit_for_bit(world):
-    env, through = spread(world, "through")
+def test_half_and_half_is_the_whole_bit_for_bit(helpers):
+    env, through = spread(helpers, "through")
     through.train(env, 120)
-    env, first = spread(world, "half")
+    env, first = spread(helpers, "half")
     first.train(env, 60)
-    env, second = spread(world, "half")
+    env, second = spread(helpers, "half")
     history = second.resume(env, 120)
     assert history.env_steps == 60
     runs = [checkpoint.read(agent.run_dir) for agent in (through, second)]
@@ -357,30 +357,30 @@ def test_half_and_half_is_the_whole_bit_for_bit(world):
     assert len(episodes[0].splitlines()) > 10
 
 
-def test_a_loaded_agent_goes_on(world):
-    env, agent = spread(world, "run")
+def test_a_loaded_agent_goes_on(helpers):
+    env, agent = spread(helpers, "run")
     agent.train(env, 60)
-    loaded = type(agent).load("runs/run", params_type=world.TableParams)
+    loaded = type(agent).load("runs/run", params_type=helpers.TableParams)
     assert loaded.evaluate(env, 3).tolist() == agent.evaluate(env, 3).tolist()
     assert loaded.resume(env, 80).env_steps == 20
 
 
-def test_a_resumed_agent_knows_the_names_at_once(world):
-    class LooksUp(odd_agent(world)):
+def test_a_resumed_agent_knows_the_names_at_once(helpers):
+    class LooksUp(odd_agent(helpers)):
         def explore(self, observation):
             assert observation["late"].shape == (2, 1)
             return super().explore(observation)
 
-    env, agent = start(world, agent_type=LooksUp)
+    env, agent = start(helpers, agent_type=LooksUp)
     agent.train(env, 20)
-    env, again = start(world, agent_type=LooksUp)
+    env, again = start(helpers, agent_type=LooksUp)
     assert again.resume(env, 40).env_steps == 20
 
 
-def test_environments_of_another_number_of_agents_are_refused(world):
-    env, agent = start(world)
-    one = world.count_envs()
-    alone = world.make_agent(one)
+def test_environments_of_another_number_of_agents_are_refused(helpers):
+    env, agent = start(helpers)
+    one = helpers.count_envs()
+    alone = helpers.make_agent(one)
     with pytest.raises(ValueError, match=r"n_agents = 3, but env_cfg\.n_agents is 1"):
         alone.train(env, 20)
     with pytest.raises(ValueError, match=r"n_agents = 1, but env_cfg\.n_agents is 3"):
@@ -402,25 +402,25 @@ def test_environments_of_another_number_of_agents_are_refused(world):
     ],
     ids=["train", "train_seeds", "evaluate"],
 )
-def test_environments_that_are_jax_functions_have_one_agent(world, call):
-    _, agent = start(world)
+def test_environments_that_are_jax_functions_have_one_agent(helpers, call):
+    _, agent = start(helpers)
     jax_env = make_vec_env("phys2d/CartPole-v1", 2)
     with pytest.raises(ValueError, match=r"n_agents = 1, but env_cfg\.n_agents is 3"):
         call(agent, jax_env)
 
 
-def test_one_agent_of_pettingzoo_is_an_environment_like_any_other(world):
-    env = world.count_agents(2, lives={"only": (0, 3, True)})
-    agent = world.make_agent(env)
+def test_one_agent_of_pettingzoo_is_an_environment_like_any_other(helpers):
+    env = helpers.count_agents(2, lives={"only": (0, 3, True)})
+    agent = helpers.make_agent(env)
     history = agent.train(env, 24)
     assert history.episode_length.tolist() == [3] * 8
     assert rows_of(agent, 1).observation.shape == (12, 1)
 
 
-def test_the_policy_of_one_agent_leaves(world):
+def test_the_policy_of_one_agent_leaves(helpers):
     pytest.importorskip("safetensors")
 
-    env, agent = start(world)
+    env, agent = start(helpers)
     agent.train(env, 20)
     folder = agent.export("policy")
     policy = jax.export.deserialize((folder / "select_action.bin").read_bytes())

@@ -9,7 +9,7 @@ from kitae.base import AlgoType, OnPolicyAgent
 from kitae.config import on_policy_updates
 
 
-def make(world, env, **changes):
+def make(helpers, env, **changes):
     """An agent that writes down the rows it was shown."""
     seen = []
 
@@ -41,7 +41,7 @@ def make(world, env, **changes):
 
         select_action = explore
 
-    config = world.make_config(
+    config = helpers.make_config(
         env, **{"max_buffer_size": 5, "batch_size": 10, "n_env_steps": 40} | changes
     )
     return Watches("run", config), seen
@@ -61,9 +61,9 @@ def full_rollouts(spends_steps_on_resets):
     return full
 
 
-def test_each_update_sees_one_whole_rollout_of_real_steps(world, autoreset_mode):
-    env = world.count_envs((3, 4), autoreset_mode)
-    agent, seen = make(world, env)
+def test_each_update_sees_one_whole_rollout_of_real_steps(helpers, autoreset_mode):
+    env = helpers.count_envs((3, 4), autoreset_mode)
+    agent, seen = make(helpers, env)
     history = agent.train(env, 40)
     jax.effects_barrier()
     assert agent.algo_type is AlgoType.ON_POLICY
@@ -76,9 +76,9 @@ def test_each_update_sees_one_whole_rollout_of_real_steps(world, autoreset_mode)
         assert np.isin(steps, (1, 101)).all()
 
 
-def test_every_action_comes_from_the_newest_policy(world):
-    env = world.count_envs((3, 5))
-    agent, _ = make(world, env)
+def test_every_action_comes_from_the_newest_policy(helpers):
+    env = helpers.count_envs((3, 5))
+    agent, _ = make(helpers, env)
     agent.train(env, 40)
     # Rollouts of five steps; the update lies between the fifth and the sixth action.
     expected = [(i // 5) % 2 for i in range(20)]
@@ -88,10 +88,10 @@ def test_every_action_comes_from_the_newest_policy(world):
 @pytest.mark.parametrize(
     "n_epochs, batch_size, each", [(1, 10, 1), (3, 5, 6), (2, 2, 10)]
 )
-def test_updates_are_as_many_as_the_schedule_says(world, n_epochs, batch_size, each):
-    env = world.count_envs((3, 5))
+def test_updates_are_as_many_as_the_schedule_says(helpers, n_epochs, batch_size, each):
+    env = helpers.count_envs((3, 5))
     agent, _ = make(
-        world, env, n_epochs=n_epochs, batch_size=batch_size, n_env_steps=31
+        helpers, env, n_epochs=n_epochs, batch_size=batch_size, n_env_steps=31
     )
     agent.train(env, 31)
     # Three rollouts of ten rows are full, and learnt from, by step 32.
@@ -99,9 +99,9 @@ def test_updates_are_as_many_as_the_schedule_says(world, n_epochs, batch_size, e
     assert on_policy_updates(agent.config) == 3 * each
 
 
-def test_a_rollout_does_not_run_across_a_new_start(world):
-    env = world.count_envs((30, 30))
-    agent, seen = make(world, env)
+def test_a_rollout_does_not_run_across_a_new_start(helpers):
+    env = helpers.count_envs((30, 30))
+    agent, seen = make(helpers, env)
     agent.train(env, 36)  # three rollouts of ten, and three steps each of a fourth
     agent.train(env, 10)
     jax.effects_barrier()
@@ -110,9 +110,9 @@ def test_a_rollout_does_not_run_across_a_new_start(world):
         assert (np.diff(rollout[:, :, 0], axis=0) == 1).all()
 
 
-def test_every_row_is_seen_once_in_each_epoch(world):
-    env = world.count_envs((3, 5))
-    agent, _ = make(world, env, n_epochs=2, batch_size=2, log_frequency=12)
+def test_every_row_is_seen_once_in_each_epoch(helpers):
+    env = helpers.count_envs((3, 5))
+    agent, _ = make(helpers, env, n_epochs=2, batch_size=2, log_frequency=12)
     agent.train(env, 12)
     # The sum over a batch, averaged over two epochs of five, is a tenth of two passes.
     rollout = np.asarray(agent.memory.data.observation)
@@ -123,11 +123,11 @@ def test_every_row_is_seen_once_in_each_epoch(world):
     assert float(row["sum"]) == pytest.approx(2 * total / 10, rel=1e-6)
 
 
-def test_refuses_batches_that_do_not_divide_the_rollout(world):
-    env = world.count_envs((3, 5))
+def test_refuses_batches_that_do_not_divide_the_rollout(helpers):
+    env = helpers.count_envs((3, 5))
     with pytest.raises(ValueError, match=r"batch_size = 4 must divide.*5 \* 2 = 10"):
-        make(world, env, batch_size=4)
+        make(helpers, env, batch_size=4)
     with pytest.raises(ValueError, match="ends before the first rollout"):
-        make(world, env, n_env_steps=9)
+        make(helpers, env, n_env_steps=9)
     with pytest.raises(ValueError, match="no meaning for an on-policy agent"):
-        make(world, env, skip_steps=2)
+        make(helpers, env, skip_steps=2)

@@ -15,10 +15,10 @@ def prioritised(config, n_envs, batch_size):
     return prioritised_replay(50, n_envs, batch_size, exponent=1.0)
 
 
-def agent_of_samples(world, **told):
-    """A `world.TableAgent` that learns from samples; `told` is added to its info."""
+def agent_of_samples(helpers, **told):
+    """A `helpers.TableAgent` that learns from samples; `told` is added to its info."""
 
-    class Sampling(world.TableAgent):
+    class Sampling(helpers.TableAgent):
         def _process_factory(self, config):
             process = super()._process_factory(config)
 
@@ -46,12 +46,12 @@ def agent_of_samples(world, **told):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replay_factory", [n_step, prioritised])
-def test_a_replay_is_given_and_used(world, replay_factory):
+def test_a_replay_is_given_and_used(helpers, replay_factory):
     told = {"priorities": jnp.ones_like} if replay_factory is prioritised else {}
-    env = world.count_envs()
-    agent = world.make_agent(
+    env = helpers.count_envs()
+    agent = helpers.make_agent(
         env,
-        agent_type=lambda name, config: agent_of_samples(world, **told)(
+        agent_type=lambda name, config: agent_of_samples(helpers, **told)(
             name, config, replay_factory=replay_factory
         ),
     )
@@ -65,11 +65,11 @@ def test_a_replay_is_given_and_used(world, replay_factory):
     assert "priorities" not in columns
 
 
-def test_priorities_reach_the_rows_they_are_of(world):
+def test_priorities_reach_the_rows_they_are_of(helpers):
     """A row's priority is what its observation says: then 2 in 3 are above average."""
-    env = world.count_envs((200,))
-    agent_type = agent_of_samples(world, priorities=lambda where: where)
-    agent = world.make_agent(
+    env = helpers.count_envs((200,))
+    agent_type = agent_of_samples(helpers, priorities=lambda where: where)
+    agent = helpers.make_agent(
         env,
         agent_type=lambda name, config: agent_type(
             name, config, replay_factory=prioritised
@@ -85,11 +85,11 @@ def test_priorities_reach_the_rows_they_are_of(world):
     assert drawn.sum() > 30
 
 
-def test_priorities_that_are_missing_are_asked_for(world):
-    env = world.count_envs()
-    agent = world.make_agent(
+def test_priorities_that_are_missing_are_asked_for(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(
         env,
-        agent_type=lambda name, config: agent_of_samples(world)(
+        agent_type=lambda name, config: agent_of_samples(helpers)(
             name, config, replay_factory=prioritised
         ),
     )
@@ -97,12 +97,12 @@ def test_priorities_that_are_missing_are_asked_for(world):
         agent.train(env, 60)
 
 
-def test_no_window_reaches_from_one_training_into_the_next(world):
+def test_no_window_reaches_from_one_training_into_the_next(helpers):
     """Ones are paid, 1000 at the first step of a training: sums tell what they span."""
-    env = world.count_envs((1_000, 1_000))
-    agent = world.make_agent(
+    env = helpers.count_envs((1_000, 1_000))
+    agent = helpers.make_agent(
         env,
-        agent_type=lambda name, config: agent_of_samples(world)(
+        agent_type=lambda name, config: agent_of_samples(helpers)(
             name, config, replay_factory=n_step
         ),
     )

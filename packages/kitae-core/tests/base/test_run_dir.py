@@ -25,11 +25,11 @@ def test_a_file_system_without_locks_is_told(monkeypatch, tmp_path):
     assert not run_dir.is_locked(tmp_path)
 
 
-def test_a_config_that_cannot_be_written_leaves_no_empty_one(world, monkeypatch):
+def test_a_config_that_cannot_be_written_leaves_no_empty_one(helpers, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    config = world.make_config(world.count_envs())
+    config = helpers.make_config(helpers.count_envs())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"config\.json could not be written"):
         run_dir.new_run_dir(run_dir.runs_root(), "run", config)

@@ -48,10 +48,10 @@ def planned(schedule, stops):
 @pytest.mark.parametrize("stops", [STOPS, (40,), range(1, 41)], ids=len)
 @pytest.mark.parametrize("start_step", [-1, 13, 20])
 @pytest.mark.parametrize("skip_steps", [1, 2, 3, 8, 50])
-def test_off_policy(world, skip_steps, start_step, stops):
-    env = world.count_envs()
+def test_off_policy(helpers, skip_steps, start_step, stops):
+    env = helpers.count_envs()
     changes = {"skip_steps": skip_steps, "start_step": start_step, "n_epochs": 2}
-    schedule = OffPolicySchedule(world.make_config(env, **changes))
+    schedule = OffPolicySchedule(helpers.make_config(env, **changes))
     counters, updates, programs = planned(schedule, stops)
     expected, expected_updates = one_by_one(schedule, 40)
     assert updates == expected_updates
@@ -61,9 +61,9 @@ def test_off_policy(world, skip_steps, start_step, stops):
 
 @pytest.mark.parametrize("stops", [STOPS, (40,), range(1, 41)], ids=len)
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 50])
-def test_on_policy(world, length, stops):
+def test_on_policy(helpers, length, stops):
     changes = {"max_buffer_size": length, "batch_size": N_ENVS, "n_epochs": 2}
-    schedule = OnPolicySchedule(world.make_config(world.count_envs(), **changes))
+    schedule = OnPolicySchedule(helpers.make_config(helpers.count_envs(), **changes))
     counters, updates, programs = planned(schedule, stops)
     expected, expected_updates = one_by_one(schedule, 40)
     assert updates == expected_updates

@@ -41,10 +41,10 @@ class Walk(FuncEnv):
 
 
 @pytest.fixture(params=["host", "compiled"])
-def env(request, world):
+def env(request, helpers):
     """The same in both drivers: two environments, in which every step counts."""
     if request.param == "host":
-        return world.count_envs()
+        return helpers.count_envs()
     return JaxVectorEnv(Walk(), 2)
 
 
@@ -67,19 +67,19 @@ def raising(error):
     return then
 
 
-def agent_of(world, env, **changes):
-    return world.make_agent(env, log_frequency=10, n_env_steps=100, **changes)
+def agent_of(helpers, env, **changes):
+    return helpers.make_agent(env, log_frequency=10, n_env_steps=100, **changes)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
-def test_a_tracker_that_raises_costs_nothing(world, env, kind):
-    agent = agent_of(world, env)
+def test_a_tracker_that_raises_costs_nothing(helpers, env, kind):
+    agent = agent_of(helpers, env)
     with pytest.raises(kind) as caught:
         agent.train(env, 100, trackers=[at(40, raising(kind("a tracker")))])
     assert caught.value.__notes__ == [
         "run was saved at environment step 40 in runs/run: resume continues from there"
     ]
-    again = agent_of(world, env)
+    again = agent_of(helpers, env)
     again.restore("runs/run")
     assert again.step == 40
     for mine, theirs in zip(leaves(again), leaves(agent), strict=True):
@@ -87,20 +87,22 @@ def test_a_tracker_that_raises_costs_nothing(world, env, kind):
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_an_environment_that_raises_costs_nothing(world, traced):
-    class Raises(world.CountEnv):
+def test_an_environment_that_raises_costs_nothing(helpers, traced):
+    class Raises(helpers.CountEnv):
         def step(self, action):
             if len(self.actions) == 21:
                 raise LookupError("no more")
             return super().step(action)
 
-    class Untraced(world.TableAgent):
+    class Untraced(helpers.TableAgent):
         def explore(self, observation):
             np.asarray(observation)
             return super().explore(observation)
 
     env = SyncVectorEnv([Raises, Raises], autoreset_mode="SameStep")
-    agent = agent_of(world, env, agent_type=world.TableAgent if traced else Untraced)
+    agent = agent_of(
+        helpers, env, agent_type=helpers.TableAgent if traced else Untraced
+    )
     if not traced:
         with pytest.warns(RuntimeWarning, match="cannot be compiled"):
             agent.functions.empty_rows(agent.training_state)
@@ -111,39 +113,39 @@ def test_an_environment_that_raises_costs_nothing(world, traced):
     assert int(agent.memory.size.sum()) == 42
 
 
-def test_an_environment_that_exits_is_an_error(world):
-    class Exits(world.CountEnv):
+def test_an_environment_that_exits_is_an_error(helpers):
+    class Exits(helpers.CountEnv):
         def step(self, action):
             if len(self.actions) == 9:
                 raise SystemExit(0)
             return super().step(action)
 
-    env = SyncVectorEnv([world.CountEnv, Exits], autoreset_mode="SameStep")
-    agent = agent_of(world, env)
+    env = SyncVectorEnv([helpers.CountEnv, Exits], autoreset_mode="SameStep")
+    agent = agent_of(helpers, env)
     with pytest.raises(RuntimeError, match=r"raised SystemExit\(0\) at vector step 9"):
         agent.train(env, 100)
     assert checkpoint.steps(agent.run_dir) == [18]
 
 
-def test_a_bad_row_is_not_stored_and_what_came_before_it_is_saved(world):
-    class Bad(world.CountEnv):
+def test_a_bad_row_is_not_stored_and_what_came_before_it_is_saved(helpers):
+    class Bad(helpers.CountEnv):
         def step(self, action):
             observation, reward, *rest = super().step(action)
             return observation, np.nan if len(self.actions) == 15 else reward, *rest
 
-    env = SyncVectorEnv([Bad, world.CountEnv], autoreset_mode="SameStep")
-    agent = agent_of(world, env)
+    env = SyncVectorEnv([Bad, helpers.CountEnv], autoreset_mode="SameStep")
+    agent = agent_of(helpers, env)
     with pytest.raises(ValueError, match="reward of environment 0 at vector step 14"):
         agent.train(env, 100)
     assert checkpoint.steps(agent.run_dir) == [28]
-    again = agent_of(world, env)
-    healthy = world.count_envs()
+    again = agent_of(helpers, env)
+    healthy = helpers.count_envs()
     again.resume(healthy, 60)
     assert again.step == 60
 
 
-def test_a_state_that_is_spoilt_is_not_saved(world, env):
-    class Spoils(world.TableAgent):
+def test_a_state_that_is_spoilt_is_not_saved(helpers, env):
+    class Spoils(helpers.TableAgent):
         def _update_factory(self, config):
             update = super()._update_factory(config)
 
@@ -155,28 +157,28 @@ def test_a_state_that_is_spoilt_is_not_saved(world, env):
 
             return spoil
 
-    agent = agent_of(world, env, agent_type=Spoils)
+    agent = agent_of(helpers, env, agent_type=Spoils)
     with pytest.raises(FloatingPointError) as caught:
         agent.train(env, 100)
     assert "was not saved at environment step" in caught.value.__notes__[0]
     assert checkpoint.steps(agent.run_dir) == []
 
 
-def test_an_error_before_the_first_step_saves_nothing(world):
-    class Never(world.CountEnv):
+def test_an_error_before_the_first_step_saves_nothing(helpers):
+    class Never(helpers.CountEnv):
         def step(self, action):
             raise LookupError
 
     env = SyncVectorEnv([Never, Never], autoreset_mode="SameStep")
-    agent = agent_of(world, env)
+    agent = agent_of(helpers, env)
     with pytest.raises(LookupError) as caught:
         agent.train(env, 100)
     assert not hasattr(caught.value, "__notes__")
     assert checkpoint.steps(agent.run_dir) == []
 
 
-def test_a_tracker_may_stop_a_training(world, env):
-    agent, rows = agent_of(world, env), []
+def test_a_tracker_may_stop_a_training(helpers, env):
+    agent, rows = agent_of(helpers, env), []
 
     def tracker(env_step, metrics):
         rows.append(env_step)
@@ -192,11 +194,11 @@ def test_a_tracker_may_stop_a_training(world, env):
     assert agent.train(env, 20).env_steps == 20
 
 
-def test_a_tracker_may_save_and_evaluate(world, env):
-    agent, returned = agent_of(world, env), []
+def test_a_tracker_may_save_and_evaluate(helpers, env):
+    agent, returned = agent_of(helpers, env), []
 
     def look():
-        returned.append((agent.save(), agent.evaluate(env_of(env, world), 2).shape))
+        returned.append((agent.save(), agent.evaluate(env_of(env, helpers), 2).shape))
 
     history = agent.train(env, 100, trackers=[at(30, look)])
     path, shape = returned[0]
@@ -204,29 +206,29 @@ def test_a_tracker_may_save_and_evaluate(world, env):
     assert shape == (2,)
     assert checkpoint.steps(agent.run_dir) == [30, 100]
     assert history.env_steps == 100
-    quiet = world.make_agent(env_of(env, world), "quiet", n_env_steps=100)
-    quiet.train(env_of(env, world), 100)
+    quiet = helpers.make_agent(env_of(env, helpers), "quiet", n_env_steps=100)
+    quiet.train(env_of(env, helpers), 100)
     for mine, theirs in zip(leaves(agent), leaves(quiet), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def env_of(env, world):
-    return world.count_envs() if isinstance(env, SyncVectorEnv) else env
+def env_of(env, helpers):
+    return helpers.count_envs() if isinstance(env, SyncVectorEnv) else env
 
 
-def test_what_a_tracker_saved_resumes_exactly(world):
+def test_what_a_tracker_saved_resumes_exactly(helpers):
     env = JaxVectorEnv(Walk(), 2)
-    agent = agent_of(world, env)
+    agent = agent_of(helpers, env)
     agent.train(env, 100, trackers=[at(30, agent.save)])
-    again = agent_of(world, env)
+    again = agent_of(helpers, env)
     with pytest.warns(RuntimeWarning, match="goes back to environment step 30"):
         again.resume(env, 100, step=30)
     for mine, theirs in zip(leaves(again), leaves(agent), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_saving_from_another_thread_is_refused(world, env):
-    agent, caught = agent_of(world, env), []
+def test_saving_from_another_thread_is_refused(helpers, env):
+    agent, caught = agent_of(helpers, env), []
 
     def save():
         try:
@@ -249,8 +251,8 @@ SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_saves_and_ends_the_training(world, env, number):
-    agent = agent_of(world, env)
+def test_a_signal_saves_and_ends_the_training(helpers, env, number):
+    agent = agent_of(helpers, env)
     ends = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     with pytest.raises(ends) as caught:
         agent.train(env, 100, trackers=[at(30, lambda: os.kill(os.getpid(), number))])
@@ -259,9 +261,9 @@ def test_a_signal_saves_and_ends_the_training(world, env, number):
         assert caught.value.code == 128 + number
 
 
-def test_a_signal_that_comes_twice_does_not_break_the_saving(world, env):
+def test_a_signal_that_comes_twice_does_not_break_the_saving(helpers, env):
     """`timeout` sends SIGTERM to the process, and to its group."""
-    agent = agent_of(world, env)
+    agent = agent_of(helpers, env)
 
     def twice():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -292,8 +294,8 @@ def test_a_signal_that_is_ignored_stays_ignored(number):
         signal.signal(number, before)
 
 
-def test_an_environment_that_changes_the_directory_loses_no_run(world, tmp_path):
-    class Moves(world.CountEnv):
+def test_an_environment_that_changes_the_directory_loses_no_run(helpers, tmp_path):
+    class Moves(helpers.CountEnv):
         def reset(self, **kwargs):
             os.makedirs("elsewhere", exist_ok=True)
             os.chdir("elsewhere")
@@ -302,13 +304,13 @@ def test_an_environment_that_changes_the_directory_loses_no_run(world, tmp_path)
     def envs():
         return SyncVectorEnv([Moves, Moves], autoreset_mode="SameStep")
 
-    agent = agent_of(world, envs(), save_frequency=20)
+    agent = agent_of(helpers, envs(), save_frequency=20)
     agent.train(envs(), 60)
     os.chdir(tmp_path)
     assert agent.run_dir == tmp_path / "runs/run"
     assert checkpoint.steps(agent.run_dir) == [20, 40, 60]
     assert not list(tmp_path.glob("**/elsewhere/runs"))
-    loaded = world.TableAgent.load("runs/run", params_type=world.TableParams)
+    loaded = helpers.TableAgent.load("runs/run", params_type=helpers.TableParams)
     (tmp_path / "other").mkdir()
     os.chdir("other")
     loaded.resume(envs(), 80)
@@ -335,9 +337,9 @@ def endless(mode):
     return SyncVectorEnv([Endless, Endless], autoreset_mode=mode)
 
 
-def test_an_episode_that_never_ends_can_be_cut_off(world, autoreset_mode):
+def test_an_episode_that_never_ends_can_be_cut_off(helpers, autoreset_mode):
     env = endless(autoreset_mode)
-    agent = world.make_agent(env)
+    agent = helpers.make_agent(env)
     # 1 + 2 + 3 + 4, in each of five episodes, three of them in the first environment.
     returns = agent.evaluate(env, 5, max_episode_steps=4)
     assert returns.tolist() == [10.0] * 5
@@ -345,19 +347,19 @@ def test_an_episode_that_never_ends_can_be_cut_off(world, autoreset_mode):
         agent.evaluate(env, 5, max_episode_steps=0)
 
 
-def test_only_episodes_that_are_too_long_are_cut_off(world, autoreset_mode):
+def test_only_episodes_that_are_too_long_are_cut_off(helpers, autoreset_mode):
     """Lengths 3 and 5, rewards 0, 1, 2, ... from 100 on at each new episode."""
-    env = world.count_envs((3, 5), autoreset_mode)
-    agent = world.make_agent(env)
-    free = agent.evaluate(world.count_envs((3, 5), autoreset_mode), 2)
+    env = helpers.count_envs((3, 5), autoreset_mode)
+    agent = helpers.make_agent(env)
+    free = agent.evaluate(helpers.count_envs((3, 5), autoreset_mode), 2)
     assert free.tolist() == [0 + 1 + 2, sum(range(100_000, 100_005))]
     cut = agent.evaluate(env, 2, max_episode_steps=4)
     assert cut.tolist() == [0 + 1 + 2, sum(range(100_000, 100_004))]
 
 
-def test_ctrl_c_ends_an_evaluation(world):
+def test_ctrl_c_ends_an_evaluation(helpers):
     env = endless("SameStep")
-    agent = world.make_agent(env)
+    agent = helpers.make_agent(env)
     agent.evaluate(env, 1, max_episode_steps=1)  # compiled by now
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()

@@ -33,9 +33,9 @@ def entries_of(run_dir):
     return json.loads((run_dir / "system.json").read_text())
 
 
-def test_a_run_notes_what_it_is_trained_on(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_a_run_notes_what_it_is_trained_on(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     (entry,) = entries_of(agent.run_dir)
     assert entry["env_step"] == 0
@@ -48,9 +48,9 @@ def test_a_run_notes_what_it_is_trained_on(world):
     assert entry["commit"] is None  # the test's folder is no repository
 
 
-def test_what_is_noted_names_no_user_no_host_and_no_path(world):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_what_is_noted_names_no_user_no_host_and_no_path(helpers):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     text = (agent.run_dir / "system.json").read_text()
     assert str(Path.home()) not in text
@@ -59,15 +59,15 @@ def test_what_is_noted_names_no_user_no_host_and_no_path(world):
     assert getpass.getuser() not in text
 
 
-def test_going_on_is_noted_where_something_is_another(world, monkeypatch):
-    env = world.count_envs()
-    agent = world.make_agent(env, n_env_steps=60)
+def test_going_on_is_noted_where_something_is_another(helpers, monkeypatch):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, n_env_steps=60)
     agent.train(env, 20)
     agent.train(env, 20)
     assert len(entries_of(agent.run_dir)) == 1
     monkeypatch.setattr("os.cpu_count", lambda: 1_000)
     system._process.cache_clear()
-    world.make_agent(env, n_env_steps=60).resume(env, 60)
+    helpers.make_agent(env, n_env_steps=60).resume(env, 60)
     first, second = entries_of(agent.run_dir)
     assert (first["env_step"], second["env_step"]) == (0, 40)
     assert second["cpus"] == 1_000
@@ -75,9 +75,9 @@ def test_going_on_is_noted_where_something_is_another(world, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"env_step": 0}'])
-def test_a_damaged_file_is_begun_anew(world, content):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_a_damaged_file_is_begun_anew(helpers, content):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     agent.train(env, 20)
     (agent.run_dir / "system.json").write_text(content)
     agent.train(env, 20)
@@ -85,9 +85,9 @@ def test_a_damaged_file_is_begun_anew(world, content):
     assert entry["env_step"] == 20
 
 
-def test_each_seed_of_many_notes_it(world):
+def test_each_seed_of_many_notes_it(helpers):
     env = make_vec_env("phys2d/CartPole-v1", 2)
-    runs = world.make_agent(env, n_env_steps=8).train_seeds(env, 8, seeds=[0, 1])
+    runs = helpers.make_agent(env, n_env_steps=8).train_seeds(env, 8, seeds=[0, 1])
     for run in runs:
         assert entries_of(run.agent.run_dir)[0]["agent"] == "TableAgent"
 

@@ -20,9 +20,9 @@ class Notes(Tracker):
         self.told.append(("close",))
 
 
-def test_a_tracker_is_told_every_row_that_the_file_has(world):
-    env, notes = world.count_envs(), Notes()
-    agent = world.make_agent(env, log_frequency=10)
+def test_a_tracker_is_told_every_row_that_the_file_has(helpers):
+    env, notes = helpers.count_envs(), Notes()
+    agent = helpers.make_agent(env, log_frequency=10)
     agent.train(env, 40, trackers=[notes])
     first, *rows, last = notes.told
     assert first == ("start", agent.run_dir, agent.config.seed, 0)
@@ -36,47 +36,49 @@ def test_a_tracker_is_told_every_row_that_the_file_has(world):
         assert metrics == filled
 
 
-def test_a_function_is_a_tracker(world):
-    env, steps = world.count_envs(), []
-    agent = world.make_agent(env, log_frequency=20)
+def test_a_function_is_a_tracker(helpers):
+    env, steps = helpers.count_envs(), []
+    agent = helpers.make_agent(env, log_frequency=20)
     agent.train(env, 40, trackers=[lambda step, metrics: steps.append(step)])
     agent.train(env, 20)  # which has none
     assert steps == [20, 40]
 
 
-def test_a_resumed_run_tells_where_it_goes_on(world):
-    env, notes = world.count_envs(), Notes()
-    world.make_agent(env, "again").train(env, 40)
-    again = world.make_agent(env, "again")
+def test_a_resumed_run_tells_where_it_goes_on(helpers):
+    env, notes = helpers.count_envs(), Notes()
+    helpers.make_agent(env, "again").train(env, 40)
+    again = helpers.make_agent(env, "again")
     again.resume(env, 60, trackers=[notes])
     assert notes.told[0] == ("start", again.run_dir, again.config.seed, 40)
     assert [told[1] for told in notes.told if told[0] == "log"] == [60]
 
 
-def test_trackers_are_closed_when_a_training_fails(world):
-    env, notes = world.count_envs(), Notes()
+def test_trackers_are_closed_when_a_training_fails(helpers):
+    env, notes = helpers.count_envs(), Notes()
 
     def fails(env_step, metrics):
         raise ArithmeticError("disk full of hopes")
 
     with pytest.raises(ArithmeticError):
-        world.make_agent(env, log_frequency=20).train(env, 40, trackers=[notes, fails])
+        helpers.make_agent(env, log_frequency=20).train(
+            env, 40, trackers=[notes, fails]
+        )
     assert notes.told[-1] == ("close",)
 
 
 @pytest.mark.parametrize("wrong", [3, "tensorboard", Notes])
-def test_refuses_what_is_no_tracker(world, wrong):
-    env = world.count_envs()
-    agent = world.make_agent(env)
+def test_refuses_what_is_no_tracker(helpers, wrong):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env)
     with pytest.raises(TypeError, match=r"trackers must be .* got"):
         agent.train(env, 40, trackers=[wrong])
     assert agent.run_dir is None
 
 
 @pytest.mark.parametrize("by_config", [True, False])
-def test_tensorboards_files_hold_the_metrics(world, by_config):
-    env = world.count_envs()
-    agent = world.make_agent(env, tensorboard=by_config, log_frequency=20)
+def test_tensorboards_files_hold_the_metrics(helpers, by_config):
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, tensorboard=by_config, log_frequency=20)
     agent.train(env, 40, trackers=() if by_config else [TensorBoard()])
     (events,) = (agent.run_dir / "tensorboard").iterdir()
     assert events.name.startswith("events.out.tfevents")
@@ -85,11 +87,11 @@ def test_tensorboards_files_hold_the_metrics(world, by_config):
     assert b"episode_return" in content
 
 
-def test_weights_and_biases_goes_on_with_the_same_run(world):
+def test_weights_and_biases_goes_on_with_the_same_run(helpers):
     pytest.importorskip("wandb")
-    env = world.count_envs()
-    world.make_agent(env, "w").train(env, 40, trackers=[WandB("p", mode="offline")])
-    again = world.make_agent(env, "w")
+    env = helpers.count_envs()
+    helpers.make_agent(env, "w").train(env, 40, trackers=[WandB("p", mode="offline")])
+    again = helpers.make_agent(env, "w")
     again.resume(env, 60, trackers=[WandB("p", mode="offline")])
     run_id = json.loads((again.run_dir / "wandb.json").read_text(encoding="utf-8"))[
         "id"

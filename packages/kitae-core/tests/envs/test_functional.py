@@ -97,10 +97,10 @@ def test_the_pure_functions_give_them_too(jax_script, script, limit):
     assert kinds["both"] > 5
 
 
-def test_statistics_have_the_scripted_lengths_and_returns(any_script, script, world):
+def test_statistics_have_the_scripted_lengths_and_returns(any_script, script, helpers):
     length_of, _ = script
     env = any_script(3)
-    agent = world.make_agent(env, n_env_steps=300)
+    agent = helpers.make_agent(env, n_env_steps=300)
     history = agent.train(env, 300)
     lengths, returns = history.episode_length, history.episode_return
     # An episode of length n that starts at s returns s + (s + 1) + ... + (s + n - 1).
@@ -113,9 +113,9 @@ def test_statistics_have_the_scripted_lengths_and_returns(any_script, script, wo
     assert 300 - 3 * 3 <= lengths.sum() <= 300
 
 
-def test_what_is_learned_from_is_as_scripted(any_script, script, world):
+def test_what_is_learned_from_is_as_scripted(any_script, script, helpers):
     env = any_script(3)
-    agent = world.make_agent(env, n_env_steps=300, max_buffer_size=120)
+    agent = helpers.make_agent(env, n_env_steps=300, max_buffer_size=120)
     agent.train(env, 300)
     held = jax.tree.map(np.asarray, stored_rows(agent.memory))
     size = int(agent.memory.size.min())
@@ -228,7 +228,7 @@ class Parts(FuncEnv):
         return state == 3
 
 
-def test_observations_of_many_parts(world):
+def test_observations_of_many_parts(helpers):
     space = Dict(
         {
             "image": Box(0, 255, (2, 2), np.uint8),
@@ -318,8 +318,8 @@ def test_several_discrete_actions_count_from_their_start():
 
 @pytest.mark.parametrize("wrap", [lambda env: env, VectorWrapper], ids=["jax", "host"])
 @pytest.mark.parametrize("second", [3, 4])
-def test_an_agent_acts_by_several_numbers(world, wrap, second):
-    class Fixed(world.TableAgent):
+def test_an_agent_acts_by_several_numbers(helpers, wrap, second):
+    class Fixed(helpers.TableAgent):
         def _explore_factory(self, config):
             def explore(state, key, observations, exploration):
                 actions = jnp.tile(jnp.array([2, second]), (len(observations), 1))
@@ -328,7 +328,7 @@ def test_an_agent_acts_by_several_numbers(world, wrap, second):
             return explore
 
     env = wrap(JaxVectorEnv(ManyActions(), 2))
-    agent = world.make_agent(env, agent_type=Fixed)
+    agent = helpers.make_agent(env, agent_type=Fixed)
     if second == 4:
         with pytest.raises(ValueError, match="action"):
             agent.train(env, 60)

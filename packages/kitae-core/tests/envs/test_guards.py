@@ -242,9 +242,9 @@ def test_a_slow_step_is_waited_for():
         play(env)
 
 
-def test_the_limit_is_checked(world):
+def test_the_limit_is_checked(helpers):
     with pytest.raises(ValueError, match=r"worker_timeout must be .* got 0"):
-        HostEnv(world.count_envs(), worker_timeout=0)
+        HostEnv(helpers.count_envs(), worker_timeout=0)
 
 
 WRONG = """
@@ -549,21 +549,21 @@ def test_forked_workers_are_warned_of_once():
         assert remedy in str(warning.message)
 
 
-def test_a_training_ends_with_the_error_of_a_worker(world):
+def test_a_training_ends_with_the_error_of_a_worker(helpers):
     with host(member(), member(die())) as env:
-        agent = world.make_agent(env.env)
+        agent = helpers.make_agent(env.env)
         told = KILLED + "vector step 2\nrun was saved at environment step 4 in runs/run"
         with error_within(20, told):
             agent.train(env.env, 100)
 
 
-def test_the_config_says_how_long_a_training_waits(world):
+def test_the_config_says_how_long_a_training_waits(helpers):
     told = "^environment 1 has not answered within 0.5 seconds at vector step 2"
     with host(member(), member(loop())) as env:
-        config = world.make_config(env.env)
+        config = helpers.make_config(env.env)
         config = replace(config, env_cfg=replace(config.env_cfg, worker_timeout=0.5))
         with error_within(20, told):
-            world.TableAgent("run", config).train(env.env, 100)
+            helpers.TableAgent("run", config).train(env.env, 100)
 
 
 TRAINING = """

@@ -133,10 +133,10 @@ def test_refuses_spaces_without_a_counterpart(space):
         as_space(space)
 
 
-def test_an_agent_trains_on_it(world):
+def test_an_agent_trains_on_it(helpers):
     env = cartpole(max_episode_steps=6)
     assert isinstance(env, JaxVectorEnv)
-    agent = world.make_agent(env, n_env_steps=240)
+    agent = helpers.make_agent(env, n_env_steps=240)
     history = agent.train(env, 240)
     assert set(history.episode_length) == {6}
     np.testing.assert_array_equal(history.episode_return, 6.0)

@@ -111,8 +111,8 @@ def test_refuses_actions_that_the_space_does_not_have(actions, message):
         step(good(), actions=actions)
 
 
-def test_discrete_actions_are_shifted_by_start(world):
-    class FromFive(world.CountEnv):
+def test_discrete_actions_are_shifted_by_start(helpers):
+    class FromFive(helpers.CountEnv):
         action_space = Discrete(2, start=5)
 
     env = HostEnv(SyncVectorEnv([FromFive] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
@@ -121,8 +121,8 @@ def test_discrete_actions_are_shifted_by_start(world):
     assert [member.actions for member in env.env.envs] == [[5], [6]]
 
 
-def test_several_discrete_actions_are_shifted_and_checked(world):
-    class Many(world.CountEnv):
+def test_several_discrete_actions_are_shifted_and_checked(helpers):
+    class Many(helpers.CountEnv):
         action_space = MultiDiscrete([3, 4], start=[1, -1])
 
     env = HostEnv(SyncVectorEnv([Many] * 2))
@@ -139,8 +139,8 @@ def test_several_discrete_actions_are_shifted_and_checked(world):
         env.step(np.array([[0.5, 1.0], [0.0, 1.0]]))
 
 
-def test_an_environment_may_write_into_its_actions(world):
-    class Writes(world.CountEnv):
+def test_an_environment_may_write_into_its_actions(helpers):
+    class Writes(helpers.CountEnv):
         action_space = Box(-1, 1, (2,), np.float32)
 
         def step(self, action):
@@ -153,11 +153,11 @@ def test_an_environment_may_write_into_its_actions(world):
     assert env.env.envs[0].actions[0].tolist() == [2, 2]
 
 
-def test_other_spaces_take_actions_as_they_are(world):
-    class Many(world.CountEnv):
+def test_other_spaces_take_actions_as_they_are(helpers):
+    class Many(helpers.CountEnv):
         action_space = MultiDiscrete([3, 4])
 
-    class Continuous(world.CountEnv):
+    class Continuous(helpers.CountEnv):
         action_space = Box(-1, 1, (2,), np.float32)
 
     env = HostEnv(SyncVectorEnv([Many] * 2))
@@ -185,8 +185,8 @@ PARTS = Dict(
 
 
 @pytest.fixture
-def parts(world):
-    class Parts(world.CountEnv):
+def parts(helpers):
+    class Parts(helpers.CountEnv):
         """The count in each of many parts; the next one in the last number."""
 
         observation_space = PARTS
@@ -312,8 +312,8 @@ def test_refuses_a_same_step_reset_without_the_final_observation():
         env.step(np.zeros(2, np.int64))
 
 
-def test_next_step_mode_marks_the_reset_rows(world):
-    env = HostEnv(world.count_envs((2, 3), AutoresetMode.NEXT_STEP))
+def test_next_step_mode_marks_the_reset_rows(helpers):
+    env = HostEnv(helpers.count_envs((2, 3), AutoresetMode.NEXT_STEP))
     env.reset(SEED)
     valid = [env.step(np.zeros(2, np.int64)).valid.tolist() for _ in range(6)]
     assert valid == [
@@ -326,12 +326,12 @@ def test_next_step_mode_marks_the_reset_rows(world):
     ]
 
 
-def test_each_environment_is_seeded_on_its_own(world):
-    env = HostEnv(world.count_envs((2, 3, 4)))
+def test_each_environment_is_seeded_on_its_own(helpers):
+    env = HostEnv(helpers.count_envs((2, 3, 4)))
     env.reset(np.random.SeedSequence(3))
     seeds = [member.seeds[0] for member in env.env.envs]
     assert len(set(seeds)) == 3
-    again = HostEnv(world.count_envs((2, 3, 4)))
+    again = HostEnv(helpers.count_envs((2, 3, 4)))
     again.reset(np.random.SeedSequence(3))
     assert seeds == [member.seeds[0] for member in again.env.envs]
 
@@ -413,8 +413,8 @@ def test_refuses_a_vector_step_of_four_values():
         HostEnv(scripted).step(np.zeros(2, int))
 
 
-def test_a_final_observation_is_named_by_its_environment(world):
-    class Spoils(world.CountEnv):
+def test_a_final_observation_is_named_by_its_environment(helpers):
+    class Spoils(helpers.CountEnv):
         def _observation(self):
             ends = self.t == self.length and self.length == 3
             return np.array([np.nan if ends else self.count], np.float32)
@@ -428,8 +428,8 @@ def test_a_final_observation_is_named_by_its_environment(world):
         env.step(np.zeros(3, int))
 
 
-def box_env(world, space, seen=None):
-    class Continuous(world.CountEnv):
+def box_env(helpers, space, seen=None):
+    class Continuous(helpers.CountEnv):
         action_space = space
 
     env = HostEnv(SyncVectorEnv([Continuous] * 2))
@@ -451,24 +451,24 @@ def box_env(world, space, seen=None):
         (Box(0, 9, (1,), np.int64), [[0.0], [10.0]], "environment 1 .* got 10.0"),
     ],
 )
-def test_refuses_box_actions_outside_the_space(world, space, actions, message):
-    env = box_env(world, space)
+def test_refuses_box_actions_outside_the_space(helpers, space, actions, message):
+    env = box_env(helpers, space)
     with pytest.raises(ValueError, match=message):
         env.step(np.array(actions, np.float32))
     assert env.env.envs[0].actions == []
 
 
-def test_a_bound_that_float32_rounds_up_is_sent_as_the_bound(world):
+def test_a_bound_that_float32_rounds_up_is_sent_as_the_bound(helpers):
     bound = 0.1  # float32 has 0.10000000149
     assert float(np.float32(bound)) > bound
-    env = box_env(world, Box(-bound, bound, (1,), np.float64))
+    env = box_env(helpers, Box(-bound, bound, (1,), np.float64))
     env.step(np.array([[bound], [-bound]], np.float32))
     sent = [member.actions[0][0] for member in env.env.envs]
     assert sent == [bound, -bound]
 
 
-def test_refuses_binary_actions_of_other_numbers(world):
-    env = box_env(world, MultiBinary(2))
+def test_refuses_binary_actions_of_other_numbers(helpers):
+    env = box_env(helpers, MultiBinary(2))
     env.step(np.array([[0, 1], [1, 1]]))
     with pytest.raises(ValueError, match="actions must be 0 or 1"):
         env.step(np.array([[0, 2], [1, 1]]))

@@ -226,7 +226,7 @@ def test_many_agents_are_taken_as_one():
         assert truncated.tolist() == [t % 2 == 1] * 3
 
 
-def test_an_agent_trains_on_it(world):
+def test_an_agent_trains_on_it(helpers):
     """A sliding puzzle goes on: only the limit ends it."""
     env = make_vec_env(
         "SlidingTilePuzzle-v0",
@@ -237,7 +237,7 @@ def test_an_agent_trains_on_it(world):
         lazy_reset=True,
     )
 
-    class Flat(world.TableAgent):
+    class Flat(helpers.TableAgent):
         def _process_factory(self, config):
             process = super()._process_factory(config)
 
@@ -252,7 +252,7 @@ def test_an_agent_trains_on_it(world):
 
             return flat
 
-    agent = world.make_agent(env, agent_type=Flat, n_env_steps=240)
+    agent = helpers.make_agent(env, agent_type=Flat, n_env_steps=240)
     history = agent.train(env, 240)
     assert set(history.episode_length) == {6}
     assert len(history.episode_length) == 40

@@ -120,10 +120,10 @@ def test_a_module_in_front_of_an_id_is_imported(mode, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def drawn_id(world):
+def drawn_id(helpers):
     """The id of a small environment that draws itself."""
 
-    class Drawn(world.CountEnv):
+    class Drawn(helpers.CountEnv):
         metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
         render_mode = None
 
@@ -139,12 +139,12 @@ def drawn_id(world):
     del gym.registry["Drawn-v0"]
 
 
-def test_videos_go_to_the_run_that_is_trained(world, drawn_id):
+def test_videos_go_to_the_run_that_is_trained(helpers, drawn_id):
     pytest.importorskip("moviepy")
     before = make_vec_env(drawn_id, 2)
-    world.make_agent(before, "taken", n_env_steps=20).train(before, 20)
+    helpers.make_agent(before, "taken", n_env_steps=20).train(before, 20)
     env = make_vec_env(drawn_id, 2, capture_video=True, run_name="taken")
-    agent = world.make_agent(env, "taken", n_env_steps=20)
+    agent = helpers.make_agent(env, "taken", n_env_steps=20)
     agent.train(env, 20)
     env.close()
     assert not Path("runs/taken/videos").exists()
@@ -239,8 +239,8 @@ def test_a_backend_with_another_interface_is_refused(
         make_vec_env("CartPole-v1", 2, backend=backend)
 
 
-def test_a_vector_of_one_never_closes_what_was_lent(world):
-    single = world.CountEnv()
+def test_a_vector_of_one_never_closes_what_was_lent(helpers):
+    single = helpers.CountEnv()
     vector = as_vector_env(single)
     vector.close()
     del vector

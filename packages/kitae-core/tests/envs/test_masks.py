@@ -307,8 +307,8 @@ def driver(request):
 
 
 @pytest.mark.slow
-def test_an_agent_that_heeds_masks_is_never_fined(world, driver):
-    class Heeds(world.TableAgent):
+def test_an_agent_that_heeds_masks_is_never_fined(helpers, driver):
+    class Heeds(helpers.TableAgent):
         def _explore_factory(self, config):
             def explore(state, key, observations, exploration):
                 allowed = observations["action_mask"]
@@ -324,7 +324,7 @@ def test_an_agent_that_heeds_masks_is_never_fined(world, driver):
             return process
 
     env = driver(JaxVectorEnv(MaskedFunctions(), 3, action_mask=True))
-    agent = world.make_agent(env, agent_type=Heeds, max_buffer_size=90)
+    agent = helpers.make_agent(env, agent_type=Heeds, max_buffer_size=90)
     history = agent.train(env, 300)
     assert set(history.episode_return) == {4.0}
     held = jax.tree.map(np.asarray, stored_rows(agent.memory))

@@ -29,18 +29,18 @@ def one_by_one(env, n_steps):
         seen = step.observation
 
 
-def test_the_scripted_environment_is_one_of_pettingzoo(world):
+def test_the_scripted_environment_is_one_of_pettingzoo(helpers):
     with warnings.catch_warnings():
         # It imports environments in a way that it deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
         from pettingzoo.test import parallel_api_test
 
-    parallel_api_test(world.count_agents().envs[0], num_cycles=20)
+    parallel_api_test(helpers.count_agents().envs[0], num_cycles=20)
 
 
-def test_each_row_is_as_the_script_says(world):
+def test_each_row_is_as_the_script_says(helpers):
     """By hand: `b` stays for 4 steps and is cut off, `a` for 2, `late` from 1 to 3."""
-    env = world.count_agents(n_envs=1)
+    env = helpers.count_agents(n_envs=1)
     seen, steps = zip(*one_by_one(env, 8), strict=True)
     b = [0, 1, 2, 3, 104, 105, 106, 107]
     a = [1_000, 1_001, 0, 0, 1_104, 1_105, 0, 0]
@@ -67,9 +67,9 @@ def test_each_row_is_as_the_script_says(world):
     assert env.envs[0].n_wrong == 0
 
 
-def test_environments_are_reset_on_their_own(world):
+def test_environments_are_reset_on_their_own(helpers):
     """The second one is a step ahead: each row is that of its agent and copy."""
-    env = world.count_agents(n_envs=2, lives={"b": (0, 3, False), "a": (0, 2, True)})
+    env = helpers.count_agents(n_envs=2, lives={"b": (0, 3, False), "a": (0, 2, True)})
     env.reset(SEED)
     ahead = env.envs[1]
     ahead.step({"b": 0, "a": 0})
@@ -122,8 +122,8 @@ def test_it_is_what_pettingzoo_steps_to():
     env.close()
 
 
-def test_each_environment_is_seeded_on_its_own(world):
-    env = world.count_agents(n_envs=3)
+def test_each_environment_is_seeded_on_its_own(helpers):
+    env = helpers.count_agents(n_envs=3)
     env.reset(np.random.SeedSequence(3))
     env.reset(np.random.SeedSequence(3))
     env.reset(np.random.SeedSequence(4))
@@ -207,15 +207,15 @@ NAN = np.full(1, np.nan, np.float32)
         ),
     ],
 )
-def test_what_is_not_as_it_should_be_is_refused_by_name(world, kind, spoilt, message):
-    env = world.count_agents(1, **{kind: spoilt})
+def test_what_is_not_as_it_should_be_is_refused_by_name(helpers, kind, spoilt, message):
+    env = helpers.count_agents(1, **{kind: spoilt})
     env.reset(SEED)
     with pytest.raises(ValueError, match=message):
         env.step(np.zeros(3, int))
 
 
-def test_who_leaves_without_an_end_is_refused(world):
-    env = world.count_agents(1, termination=lambda part: dict.fromkeys(part, False))
+def test_who_leaves_without_an_end_is_refused(helpers):
+    env = helpers.count_agents(1, termination=lambda part: dict.fromkeys(part, False))
     env.reset(SEED)
     env.step(np.zeros(3, int))
     message = (
@@ -232,8 +232,8 @@ def test_who_leaves_without_an_end_is_refused(world):
         ([0], r"shape \[3\], got \[1\]"),
     ],
 )
-def test_actions_that_the_space_does_not_have_are_refused(world, actions, message):
-    env = world.count_agents(1)
+def test_actions_that_the_space_does_not_have_are_refused(helpers, actions, message):
+    env = helpers.count_agents(1)
     env.reset(SEED)
     with pytest.raises(ValueError, match=message):
         env.step(np.array(actions))

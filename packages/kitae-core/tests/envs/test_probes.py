@@ -137,12 +137,12 @@ def test_what_is_seen_is_in_the_space(name):
 
 
 @pytest.mark.slow
-def test_both_loops_train_on_it_alike(world):
+def test_both_loops_train_on_it_alike(helpers):
     compiled = make_probe("distribution", 4)
-    agent = world.make_agent(compiled)
+    agent = helpers.make_agent(compiled)
     returns = agent.train(compiled, 80).episode_return
     on_host = VectorWrapper(make_probe("distribution", 4))
-    agent = world.make_agent(on_host)
+    agent = helpers.make_agent(on_host)
     np.testing.assert_array_equal(agent.train(on_host, 80).episode_return, returns)
     assert set(returns) == {0, 1, 2, 3}
 

@@ -15,15 +15,15 @@ from kitae.runs.listing import algorithm_of, read_system
 DEEP = b'{"x":' * 100_000
 
 
-def trained(world, name="run", steps=60, **changes):
-    env = world.count_envs((3, 5))
-    agent = world.make_agent(env, name, **{"n_env_steps": 60, **changes})
+def trained(helpers, name="run", steps=60, **changes):
+    env = helpers.count_envs((3, 5))
+    agent = helpers.make_agent(env, name, **{"n_env_steps": 60, **changes})
     history = agent.train(env, steps)
     return agent, history
 
 
-def test_a_run_that_was_trained_is_told_as_it_was(world):
-    agent, history = trained(world, seed=7, log_frequency=20)
+def test_a_run_that_was_trained_is_told_as_it_was(helpers):
+    agent, history = trained(helpers, seed=7, log_frequency=20)
     before = datetime.now(UTC)
     run = read_run(agent.run_dir)
     assert (run.run_dir, run.name) == (Path("runs/run").absolute(), "run")
@@ -51,14 +51,14 @@ def test_the_best_is_not_of_fewer_episodes(write_run):
     assert run.last_return == pytest.approx(1.0)
 
 
-def test_a_run_is_interrupted_if_it_can_go_on(world):
-    agent, _ = trained(world, steps=40)
+def test_a_run_is_interrupted_if_it_can_go_on(helpers):
+    agent, _ = trained(helpers, steps=40)
     run = read_run(agent.run_dir)
     assert (run.state, run.env_steps) == ("interrupted", 40)
 
 
-def test_a_checkpoint_counts_that_no_row_tells_of(world):
-    agent, _ = trained(world, steps=41, log_frequency=1_000)
+def test_a_checkpoint_counts_that_no_row_tells_of(helpers):
+    agent, _ = trained(helpers, steps=41, log_frequency=1_000)
     for name in ("metrics.csv", "episodes.csv"):
         (agent.run_dir / name).unlink()
     run = read_run(agent.run_dir)
@@ -66,16 +66,16 @@ def test_a_checkpoint_counts_that_no_row_tells_of(world):
     assert run.last_return is run.best_return is None
 
 
-def test_a_run_before_its_first_checkpoint_is_only_begun(world):
-    agent, _ = trained(world, steps=40, log_frequency=20)
+def test_a_run_before_its_first_checkpoint_is_only_begun(helpers):
+    agent, _ = trained(helpers, steps=40, log_frequency=20)
     shutil.rmtree(agent.run_dir / "checkpoints")
     run = read_run(agent.run_dir)
     assert (run.state, run.env_steps) == ("only begun", 40)
 
 
-def test_many_seeds_at_once_have_no_checkpoints_and_finish(world):
+def test_many_seeds_at_once_have_no_checkpoints_and_finish(helpers):
     env = make_vec_env("phys2d/CartPole-v1", 2)
-    world.make_agent(env, n_env_steps=8).train_seeds(env, 8, seeds=[3, 4])
+    helpers.make_agent(env, n_env_steps=8).train_seeds(env, 8, seeds=[3, 4])
     runs = find_runs()
     assert [(run.name, run.seed) for run in runs] == [
         ("run-seed3", 3),
@@ -85,8 +85,8 @@ def test_many_seeds_at_once_have_no_checkpoints_and_finish(world):
     assert {run.algorithm for run in runs} == {"TableAgent"}
 
 
-def test_a_run_is_running_while_its_lock_is_held(world):
-    agent, _ = trained(world)
+def test_a_run_is_running_while_its_lock_is_held(helpers):
+    agent, _ = trained(helpers)
     with locked(agent.run_dir):
         # As that of a checkpoint which is being removed.
         (agent.run_dir / "checkpoints/60/manifest.json").unlink()
@@ -94,16 +94,16 @@ def test_a_run_is_running_while_its_lock_is_held(world):
     assert read_run(agent.run_dir).state == "damaged"
 
 
-def test_it_can_be_asked_while_it_trains(world):
+def test_it_can_be_asked_while_it_trains(helpers):
     seen = []
 
-    class Asking(world.CountEnv):
+    class Asking(helpers.CountEnv):
         def step(self, action):
             seen.append(find_runs()[0])
             return super().step(action)
 
     env = SyncVectorEnv([Asking], autoreset_mode="SameStep")
-    agent = world.make_agent(env, n_env_steps=20, save_frequency=2, keep_last=1)
+    agent = helpers.make_agent(env, n_env_steps=20, save_frequency=2, keep_last=1)
     agent.train(env, 20)
     assert {run.state for run in seen} == {"running"}
     assert seen[-1].episodes > 0
@@ -155,8 +155,8 @@ def test_a_config_with_values_that_cannot_be_is_damaged(write_run, changes):
     assert read_run(write_run(**changes)).state == "damaged"
 
 
-def test_a_damaged_checkpoint_damages_its_run(world):
-    agent, _ = trained(world)
+def test_a_damaged_checkpoint_damages_its_run(helpers):
+    agent, _ = trained(helpers)
     manifest = agent.run_dir / "checkpoints/60/manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-10])
     run = read_run(agent.run_dir)
@@ -179,8 +179,8 @@ def test_a_folder_in_the_place_of_a_file_is_damage(write_run):
     assert read_run(run_dir).state == "damaged"
 
 
-def test_the_algorithm_is_named_by_the_files(world, write_run):
-    agent, _ = trained(world)
+def test_the_algorithm_is_named_by_the_files(helpers, write_run):
+    agent, _ = trained(helpers)
     (agent.run_dir / "system.json").unlink()  # as runs of before it have none
     assert algorithm_of(agent.run_dir) == "TableAgent"
     assert algorithm_of(write_run("newer", agent="IQN")) == "IQN"
@@ -196,8 +196,8 @@ def test_a_damaged_system_names_no_algorithm(write_run, content):
     assert algorithm_of(run_dir) == "unknown"
 
 
-def test_looking_changes_nothing(world):
-    agent, _ = trained(world)
+def test_looking_changes_nothing(helpers):
+    agent, _ = trained(helpers)
     before = written(agent.run_dir)
     find_runs()
     assert written(agent.run_dir) == before

@@ -98,10 +98,10 @@ class Walk(FuncEnv):
         return jnp.abs(state[0]) > 3.0
 
 
-def trained(world, env, off=()):
+def trained(helpers, env, off=()):
     """Returns the bits of all that a training leaves behind."""
     with switches.switched(off):
-        agent = world.make_agent(env, skip_steps=2, start_step=11, n_epochs=2)
+        agent = helpers.make_agent(env, skip_steps=2, start_step=11, n_epochs=2)
         history = agent.train(env, 60)
     assert agent.updates > 0
     found = (
@@ -114,13 +114,13 @@ def trained(world, env, off=()):
 
 
 @pytest.mark.parametrize("driver, trick", [("host", "callback"), ("compiled", "hoist")])
-def test_trainings_without_tricks_give_the_same_bits(world, driver, trick):
+def test_trainings_without_tricks_give_the_same_bits(helpers, driver, trick):
     def make():
-        return world.count_envs() if driver == "host" else JaxVectorEnv(Walk(), 2, 7)
+        return helpers.count_envs() if driver == "host" else JaxVectorEnv(Walk(), 2, 7)
 
-    expected = trained(world, make())
-    assert trained(world, make(), [trick]) == expected
-    assert trained(world, make(), switches.NAMES) == expected
+    expected = trained(helpers, make())
+    assert trained(helpers, make(), [trick]) == expected
+    assert trained(helpers, make(), switches.NAMES) == expected
 
 
 # Run where JAX lacks a name, which was removed before Kitae is imported.
@@ -144,7 +144,7 @@ print(json.dumps(agent.state["value"].tolist()))
 """
 
 
-def test_a_jax_that_lacks_a_name_trains_with_one_warning(world, tmp_path):
+def test_a_jax_that_lacks_a_name_trains_with_one_warning(helpers, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LACKS_A_NAME, CONFTEST],
         cwd=tmp_path,
@@ -157,7 +157,7 @@ def test_a_jax_that_lacks_a_name_trains_with_one_warning(world, tmp_path):
     assert "'callback'" in message
     assert jax.__version__ in message
     assert "emit_python_callback" in message
-    env = world.count_envs()
-    agent = world.make_agent(env, start_step=11)
+    env = helpers.count_envs()
+    agent = helpers.make_agent(env, start_step=11)
     agent.train(env, 60)
     assert json.loads(value) == agent.state["value"].tolist()
