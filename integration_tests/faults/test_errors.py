@@ -50,7 +50,7 @@ def test_an_environment_that_ends_costs_no_training(error):
     assert done.returncode not in (0, None), done
     said = "raised SystemExit(0) at vector step 199" if "Exit" in error else "gone"
     assert said in done.stderr
-    assert "Stopped and saved at 199 environment steps; to go on: " in done.stdout
+    assert "Stopped and saved at 199 environment steps; to continue: " in done.stdout
     # Absolute, since the command is not where it began.
     run_dir = Path("runs/mine").absolute()
     assert f"kitae resume {run_dir} --env-id own_envs:Fails-v0" in done.stdout

@@ -102,10 +102,10 @@ def test_a_file_is_overridden_by_flags_and_says_only_what_it_says(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("[algo]\ngama = 0.9\n", "algo.gama is no field of DQNParams: did you mean g"),
+        ("[algo]\ngama = 0.9\n", "algo.gama is not a field of DQNParams: did you"),
         ("[algo]\ngamma = 2.0\n", "algo.gamma must be a finite number in [0.0, 1.0]"),
         ("[algo]\ngamma = '1'\n", "algo.gamma must be a number, got '1'"),
-        ("n_env = 2\n", "n_env is no field of Training: did you mean n_envs"),
+        ("n_env = 2\n", "n_env is not a field of Training: did you mean n_envs"),
         ("[algo\n", "is not a TOML file of settings"),
         ('agent = "c51"\n', "has the settings of another agent than 'dqn'"),
         ("a = " + "[" * 5_000, "bad.toml is not a TOML file of settings: "),
@@ -130,7 +130,7 @@ def test_a_bad_file_is_told_in_one_line(
     "arguments, message",
     [
         (("train", "sarsa"), "agent must be one of dqn, c51, qrdqn"),
-        (("train", "os:path"), "agent 'os:path' is no class of kitae.base.BaseAgent"),
+        (("train", "os:path"), "agent 'os:path' is not a subclass of kitae.base.Base"),
         (("train", "no_such:DQN"), "agent 'no_such:DQN' cannot be imported"),
         (("train", "dqn", "--env-id", "CartPool-v1"), "Did you mean: `CartPole`"),
         (("train", "dqn", "--env-id", "Pendulum-v1"), "DQN needs discrete actions"),

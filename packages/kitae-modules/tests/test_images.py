@@ -222,7 +222,7 @@ def test_both_layouts_and_leading_axes_of_impala(filled):
 
 def test_small_images_need_their_layout_said():
     small = jnp.zeros((10, 10, 4))
-    with pytest.raises(ValueError, match=r"layout cannot be told.*with channel_first"):
+    with pytest.raises(ValueError, match=r"cannot be inferred.*with channel_first"):
         ImpalaCNN().init(KEY, small)
     with pytest.raises(ValueError, match="below 36 pixels"):
         NatureCNN(channel_first=False, observation_shape=(10, 10, 4))

@@ -146,7 +146,7 @@ def test_numbers_that_no_array_can_have_are_refused(name, value, high):
 @pytest.mark.parametrize(
     "space, message",
     [
-        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1, which is no string"),
+        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1, which is not a string"),
         (spaces.Tuple([spaces.Text(3)]), "is of a kind of space that cannot be writt"),
         (spaces.Box(0, 1, (1,), np.longdouble), "has a dtype that cannot be written"),
     ],

@@ -150,12 +150,12 @@ def test_infinite_parameters_are_read_from_their_names():
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        ("sed", 1, r"sed is no field of AlgoConfig: did you mean seed\?"),
-        ("a b", 1, r"the config\['a b'\] is no field of AlgoConfig: it has seed, algo"),
+        ("sed", 1, r"sed is not a field of AlgoConfig: did you mean seed\?"),
+        ("a b", 1, r"the config\['a b'\] is not a field of AlgoConfig: it has seed,"),
         (
             "update_cfg.batchsize",
             1,
-            r"update_cfg.batchsize is no .* did you mean batch_size\?",
+            r"update_cfg.batchsize is not a .* did you mean batch_size\?",
         ),
         (
             "update_cfg",
@@ -253,7 +253,7 @@ def test_infinite_parameters_are_read_from_their_names():
             [{"bias": 1}],
             r"algo_params.heads\[0\].bias must be Tru",
         ),
-        ("algo_params.n_weights", 2, "algo_params.n_weights is no field of Params"),
+        ("algo_params.n_weights", 2, "algo_params.n_weights is not a field of Params"),
     ],
 )
 def test_what_is_no_config_is_refused_by_name(path, value, message):
@@ -324,7 +324,7 @@ def test_what_json_does_not_tell_is_refused(annotation, value):
 )
 def test_what_two_parts_of_a_union_read_differently_is_refused(annotation, value):
     odd_type, config = odd_params(annotation, value)
-    with pytest.raises(ValueError, match=r"^algo_params.field may .* not tell which"):
+    with pytest.raises(ValueError, match=r"^algo_params.field may .* not show which"):
         config_from_json(config_to_json(config), odd_type)
 
 

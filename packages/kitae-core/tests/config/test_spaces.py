@@ -144,7 +144,7 @@ class Other(spaces.Space):
     [
         (spaces.Text(3), TypeError, r"Text.*kind of space that cannot be written"),
         (Other(), TypeError, r"Other.*kind of space that cannot be written"),
-        (spaces.Dict({1: spaces.Discrete(2)}), TypeError, "key 1, which is no str"),
+        (spaces.Dict({1: spaces.Discrete(2)}), TypeError, "key 1, which is not a"),
         (spaces.Box(0, 1, (2,), np.dtype(">f4")), TypeError, "dtype .* JSON: >f4"),
         (spaces.Tuple([spaces.Box(0, 1, (1,), "g")]), TypeError, "dtype .* JSON: fl"),
         (spaces.MultiBinary([2**13, 2**13 + 1]), ValueError, "more than 67108864 ele"),
@@ -184,7 +184,7 @@ MULTI = {
         ({"type": "Text"}, "the space.type must be one of Box, .*, got 'Text'"),
         ({"type": ["Box"]}, r"the space.type must be one of Box, .*, got \['Box'\]"),
         ({"type": "Box"}, "the space.low of Box is missing"),
-        (BOX | {"lo": 1}, r"the space.lo is no field of Box: did you mean low\?"),
+        (BOX | {"lo": 1}, r"the space.lo is not a field of Box: did you mean low\?"),
         (BOX | {"dtype": "f4"}, "the space.dtype must be one of bool, .*, got 'f4'"),
         (BOX | {"dtype": "object"}, "the space.dtype must be one of"),
         (BOX | {"dtype": None}, "the space.dtype must be one of"),

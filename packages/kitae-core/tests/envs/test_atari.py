@@ -210,7 +210,7 @@ def test_single_environments_show_raw_frames():
         ({"n_envs": 0}, "n_envs must be an int of at least 1"),
         ({"reward_clipping": 1}, "reward_clipping must be True or False, got 1"),
         ({"max_episode_steps": 0}, "max_episode_steps must be an int of at least 1"),
-        ({"life_loss_info": True}, "life_loss_info tells of ends where no episode"),
+        ({"life_loss_info": True}, "life_loss_info reports ends where no episode"),
         (
             {"max_episode_steps": 9, "max_num_frames_per_episode": 9},
             "are the same limit, in steps and in frames",

@@ -400,7 +400,7 @@ def test_an_environment_that_cannot_be_made_in_its_worker_is_told(make, wrong):
 
 def test_a_process_that_ends_before_its_environment_is_made_is_told(make):
     here = in_worker(1)
-    told = "^a worker process ended before it had made its environment, and told why"
+    told = "^a worker process ended before it had made its environment, and wrote why"
     with error_within(20, told):
         make(member(make=lambda: here() and os._exit(1)))
 

@@ -84,7 +84,7 @@ def action_chooser(
     """Makes `choose(key, qvalues, exploration, observations)`.
 
     It returns ε-greedy actions, as the action space has them but counted from 0, and
-    their log-probabilities. Observations tell which actions are allowed, if they do.
+    their log-probabilities. Observations may have a mask of the allowed actions.
     """
     actions_of = discrete_actions(config.env_cfg.action_space)
 

@@ -13,7 +13,7 @@ Where it departs from the paper: Adam takes the place of RMSProp; the error is n
 clipped, unless the Huber loss is asked for, whose gradient is the same; the target
 moves every `target_update_period` gradient updates, and by `tau`, so that a slow
 average (Lillicrap et al., 2016) is there too; rewards are not clipped; and it
-bootstraps through truncation, which is no end of the task.
+bootstraps through truncation, which does not end the task.
 """
 
 from collections.abc import Callable
@@ -194,7 +194,7 @@ class DQN(OffPolicyValueAgent):
         tabulate: Whether to print the network.
 
     Raises:
-        TypeError: `config.algo_params` is no DQNParams.
+        TypeError: `config.algo_params` is not a `DQNParams`.
         ValueError: The actions are not discrete, or the config can never update.
 
     Example:

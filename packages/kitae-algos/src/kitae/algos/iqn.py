@@ -14,7 +14,7 @@ The four factories, in the order in which an agent is made of them:
 Where it departs from the paper: the fractions that choose `a*` are those of the
 targets, so the target network runs once; the target moves every `target_update_period`
 gradient updates, and by `tau`; rewards are not clipped; and it bootstraps through
-truncation, which is no end of the task.
+truncation, which does not end the task.
 """
 
 from collections.abc import Callable

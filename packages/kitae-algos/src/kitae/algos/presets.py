@@ -1,4 +1,4 @@
-"""What each shipped agent is told, on the tasks that it was tried on and on others.
+"""The settings of each shipped agent, on the tasks that it was tried on and on others.
 
 The results of these are in the documentation's learning table.
 """
@@ -49,7 +49,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class _Task:
-    """A task, and what agents are told about it.
+    """The settings of all agents on a task.
 
     Attributes:
         n_env_steps: Environment steps of a training.
@@ -163,7 +163,7 @@ TASKS = {
     "LunarLander-v3": OTHER_TASKS,
 }
 
-# What an agent has of its own, on every task.
+# Settings of single agents, on every task.
 _OWN_UPDATE: dict[str, dict[str, Any]] = {"r2d2": {"batch_size": 32}}  # sequences
 _OWN: dict[str, dict[str, Any]] = {
     "dqn": {"double_q": True},
@@ -189,7 +189,7 @@ _BOUNDED = ("c51", "rainbow")
 
 
 def preset(agent: str, task: str) -> Preset:
-    """Returns what an agent is told on a task: one that it was tuned on, or another.
+    """Returns an agent's settings on a task: one that it was tuned on, or another.
 
     Args:
         agent: A name in `AGENTS`.
@@ -204,16 +204,16 @@ def preset(agent: str, task: str) -> Preset:
     """
     if agent not in AGENTS:
         raise ValueError(f"agent must be one of {', '.join(AGENTS)}, got {agent!r}")
-    told = TASKS.get(task.rpartition("/")[2], OTHER_TASKS)
+    settings = TASKS.get(task.rpartition("/")[2], OTHER_TASKS)
     if agent == "pqn":
-        params, update = told.pqn, told.rollouts
-        n_env_steps, n_envs = told.pqn_steps, told.pqn_envs
+        params, update = settings.pqn, settings.rollouts
+        n_env_steps, n_envs = settings.pqn_steps, settings.pqn_envs
     else:
-        params = _replay_params(agent, told)
-        own = _OWN_UPDATE.get(agent, {}) | told.own_update.get(agent, {})
-        update = told.update | own
-        n_env_steps = told.own_steps.get(agent, told.n_env_steps)
-        n_envs = told.n_envs
+        params = _replay_params(agent, settings)
+        own = _OWN_UPDATE.get(agent, {}) | settings.own_update.get(agent, {})
+        update = settings.update | own
+        n_env_steps = settings.own_steps.get(agent, settings.n_env_steps)
+        n_envs = settings.n_envs
     return Preset(
         algo_params=AGENTS[agent].params_type(**params),
         update_cfg=cfg.UpdateConfig(
@@ -224,11 +224,11 @@ def preset(agent: str, task: str) -> Preset:
     )
 
 
-def _replay_params(agent: str, told: _Task) -> dict[str, Any]:
+def _replay_params(agent: str, settings: _Task) -> dict[str, Any]:
     params = {"exploration_final": 0.04, "target_update_period": 50}
-    params |= told.params | _OWN[agent]
+    params |= settings.params | _OWN[agent]
     if agent in _BOUNDED:
-        params["v_min"], params["v_max"] = told.bounds
+        params["v_min"], params["v_max"] = settings.bounds
     if agent == "rainbow":
         params["exploration_final"] = 0.0  # noise explores
-    return params | told.own.get(agent, {})
+    return params | settings.own.get(agent, {})

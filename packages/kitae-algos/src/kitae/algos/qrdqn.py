@@ -12,7 +12,7 @@ The four factories, in the order in which an agent is made of them:
 
 Where it departs from the paper: the target moves every `target_update_period` gradient
 updates, and by `tau`; rewards are not clipped; and it bootstraps through truncation,
-which is no end of the task.
+which does not end the task.
 """
 
 from collections.abc import Callable

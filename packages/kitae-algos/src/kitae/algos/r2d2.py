@@ -18,8 +18,8 @@ The four factories, in the order in which an agent is made of them:
 many distributed actors; a sequence may start at any step and run over the end of an
 episode, where the LSTM is reset; each target's bootstrap takes one step of the LSTM
 from the state before it, so that a truncated episode has its own final observation;
-targets near the end of a sequence look fewer steps ahead; and the network is not told
-the last action and reward.
+targets near the end of a sequence look fewer steps ahead; and the network does not
+see the last action and reward.
 """
 
 from collections.abc import Callable

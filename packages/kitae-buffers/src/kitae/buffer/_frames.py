@@ -41,7 +41,7 @@ def frame_capacity(capacity: int, stack: int) -> int:
 
 
 def check_frames(row: Any, stack: int) -> None:
-    """Refuses observations that are no stacks of images.
+    """Refuses observations that are not stacks of images.
 
     Args:
         row: One row, each leaf with `shape` and `dtype`.

@@ -115,8 +115,8 @@ def empty_ring(ring: Ring, row: Any, needed: tuple[str, ...] = ()) -> ReplayStat
         needed: Fields that the row must have, beside those that the ring needs.
 
     Raises:
-        ValueError: The row has no leaf, or lacks a field; or its observations are no
-            stacks of frames.
+        ValueError: The row has no leaf, or lacks a field; or its observations are
+            not stacks of frames.
     """
     row = layout_of(row).rows()
     check_row(ring, row, needed)
@@ -158,7 +158,7 @@ def append(ring: Ring, state: ReplayState, rows: Any, valid: Any = None) -> Repl
     Where a row's frames take the place of those of old rows, these are given up.
 
     Raises:
-        ValueError: The rows do not fit the example, or `valid` is no bool `[n_envs]`.
+        ValueError: The rows do not fit the example, or `valid` is not bool `[n_envs]`.
     """
     rows = checked_rows(rows, row_specs(ring, state))
     size, ended, frames, stored = state.size, state.ended, state.frames, Stored(rows)
@@ -236,7 +236,7 @@ def rows_without_frames(ring: Ring, state: ReplayState, frames: Frames) -> jax.A
     """Counts for each environment the rows that lost a frame, `[n_envs]` int32.
 
     They are the oldest, and at most as many as the frames pushed: a row's oldest frame
-    is no other row's.
+    belongs to no other row.
 
     Args:
         ring: What is kept.

@@ -20,8 +20,8 @@ from kitae.buffer._rows import are_few, as_one_kernel, is_one_cpu
 # Of 4, 8, 16 and 32 the fastest on a CPU, for adding and drawing together.
 FAN_OUT = 8
 
-# A sum times this is less than the sum: what is drawn below it meets a last child that
-# is not empty, however `u * sum` is rounded.
+# A sum times this is less than the sum. So a draw below it ends at a last child that is
+# not empty, however `u * sum` is rounded.
 BELOW_ONE = 1.0 - 2.0**-23
 
 

@@ -52,9 +52,9 @@ def n_step_replay(
         `discount` is γ^k, `importance` is 1.
 
     Raises:
-        ValueError: An argument is out of range; in `init`, the example is no NamedTuple
-            or dict with a float scalar `reward`, a bool scalar `done` and a
-            `next_observation`; or, in `add`, the rows do not fit the example.
+        ValueError: An argument is out of range; in `init`, the example is not a
+            NamedTuple or dict with a float scalar `reward`, a bool scalar `done` and
+            a `next_observation`; or, in `add`, the rows do not fit the example.
 
     Example:
         >>> import jax

@@ -3,7 +3,7 @@
 The rows live on the device as `[time, environment, ...]`, one ring per environment.
 Rings advance on their own, since a row can be missing in one environment and not in
 its neighbours: the step on which a vector environment only resets one of its
-members is no transition. A row's small leaves lie side by side in one array, so that
+members is not a transition. A row's small leaves lie side by side in one array, so that
 one scatter writes the rows of a step and one gather reads those of a sample.
 """
 
@@ -173,11 +173,11 @@ def draw_held(ring: Ring, state: ReplayState, key: jax.Array, n: int) -> jax.Arr
 
 
 def held_at(counts: tuple[jax.Array, jax.Array], bits: jax.Array) -> jax.Array:
-    """Tells by random bits `[n]` one of the rows held for each, all alike.
+    """Chooses a row held by each of the random bits `[n]`, all rows equally likely.
 
-    One sum tells both which environment a rank is of and which of its rows: each
-    environment before it takes its rows off, and goes one place on. What overflows in
-    between comes back. A program by itself takes a third of the time so.
+    One sum gives both the environment of a rank and its row there: each environment
+    before it subtracts its rows and adds one place. Overflows on the way cancel out.
+    As a program by itself, this takes a third of the time.
 
     Args:
         counts: `[n_envs]` int32, the rows of each environment, and of all up to it.

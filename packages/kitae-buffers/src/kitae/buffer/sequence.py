@@ -53,7 +53,7 @@ def sequence_replay(
     """Makes a replay that stores single steps and samples `length` consecutive ones.
 
     Any row can be a sequence's first if `length - 1` later ones are held. A sequence
-    goes on over the ends of episodes, which `first` tells; it never runs from the
+    continues over the ends of episodes, after which `first` is True, but not from the
     newest row into the oldest. Before there is a complete sequence, what `sample`
     returns means nothing: whoever samples waits for `length` rows in an environment.
 
@@ -71,9 +71,9 @@ def sequence_replay(
         `update_priorities`, if `exponent` is above 0, is as in `prioritised_replay`.
 
     Raises:
-        ValueError: An argument is out of range; in `init`, the example is no NamedTuple
-            or dict with a bool scalar `done`; in `add`, the rows do not fit the
-            example; in `update_priorities`, a shape or dtype differs.
+        ValueError: An argument is out of range; in `init`, the example is not a
+            NamedTuple or dict with a bool scalar `done`; in `add`, the rows do not fit
+            the example; in `update_priorities`, a shape or dtype differs.
 
     Example:
         >>> import jax

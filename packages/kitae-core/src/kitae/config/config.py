@@ -46,7 +46,8 @@ class UpdateConfig:
     Attributes:
         learning_rate: Step size of the optimizer, above 0.
         learning_rate_annealing: Whether the rate falls linearly to 0 over the updates
-            of `train_cfg.n_env_steps`; it stays 0 in a training that goes on.
+            of `train_cfg.n_env_steps`; it stays 0 in a training that continues
+            after them.
         max_grad_norm: Gradients are scaled down to this global norm, above 0, before
             the optimizer sees them. None: not at all.
         max_buffer_size: Time steps kept per environment, and of each of its agents, at
@@ -206,7 +207,7 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class AlgoConfig:
-    """All that an agent is built from, and all that its four factories are told.
+    """All that an agent is built from, and all that its four factories are given.
 
     Attributes:
         seed: In `[0, 2**32 - 1]`. The same seed gives the same run.

@@ -9,7 +9,7 @@ def checked_run_name(run_name: str) -> str:
     """Returns `run_name` if it names a directory inside `runs/`.
 
     Raises:
-        ValueError: It does not; the reason is told.
+        ValueError: It does not; the message gives the reason.
 
     Example:
         >>> checked_run_name("dqn/cartpole-0")

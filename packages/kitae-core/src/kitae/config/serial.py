@@ -85,7 +85,7 @@ def plain(value: Any) -> Any:
         return finite_or_name(value)
     if value is None or isinstance(value, bool | int | str):
         return value
-    # A callable or another object is the caller's to pass again: its name tells which.
+    # A callable or another object: its name says what the caller has to pass again.
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
@@ -202,7 +202,7 @@ def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
     Raises:
         ValueError: It is not strict JSON, or a field is unknown, missing, of another
             type or out of its range; the field's path is named.
-        TypeError: `params_type` is no dataclass.
+        TypeError: `params_type` is not a dataclass.
 
     Example:
         >>> from dataclasses import dataclass
@@ -212,7 +212,7 @@ def config_from_json(text: str | bytes, params_type: type) -> AlgoConfig:
         >>> config_from_json('{"sed": 0}', Params)
         Traceback (most recent call last):
         ...
-        ValueError: sed is no field of AlgoConfig: did you mean seed?
+        ValueError: sed is not a field of AlgoConfig: did you mean seed?
     """
     if not (isinstance(params_type, type) and dataclasses.is_dataclass(params_type)):
         raise TypeError(f"params_type must be a dataclass, got {params_type!r}")
@@ -241,7 +241,7 @@ def check_readable(config: AlgoConfig) -> None:
 
     Raises:
         TypeError: A field of `algo_params` is annotated as something that JSON cannot
-            tell, or has a value that its annotation does not allow; it is named.
+            express, or has a value that its annotation does not allow; it is named.
     """
     try:
         config_from_json(config_to_json(config), type(config.algo_params))
@@ -257,7 +257,7 @@ def with_defaults(written: dict[str, Any], config: AlgoConfig) -> dict[str, Any]
 
     Args:
         written: What `strict_json` read.
-        config: Tells by its classes what fields there are now; those with a default
+        config: Its classes say what fields there are now; those with a default
             that were not written have it.
 
     Example:

@@ -37,7 +37,7 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
 
     Raises:
         TypeError: The space is of a kind that is not known, has a dtype that JSON
-            cannot tell, or a key that is no string.
+            cannot express, or a key that is not a string.
         ValueError: It has more than 2**26 elements.
 
     Example:
@@ -77,7 +77,7 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
             for key in space.spaces:
                 if not isinstance(key, str):
                     raise TypeError(
-                        f"{space!r} has the key {key!r}, which is no string"
+                        f"{space!r} has the key {key!r}, which is not a string"
                     )
             parts = {name: space_to_json(part) for name, part in space.items()}
             return {"type": "Dict", "spaces": parts}
@@ -131,7 +131,7 @@ def space_from_json(value: Any, name: str = "the space") -> gym.Space:
         The space, not seeded.
 
     Raises:
-        ValueError: That is no space; the field is named.
+        ValueError: It is not a space; the field is named.
 
     Example:
         >>> space_from_json({"type": "Discrete", "n": 3, "start": 0, "dtype": "int64"})
@@ -205,7 +205,7 @@ def _read_box(value: dict[str, Any], name: str, room: int) -> spaces.Box:
             f"{high.flat[at]}"
         )
     box = spaces.Box(low, high, shape, np.dtype(dtype))
-    # Integers have no infinity by which Gymnasium could tell.
+    # Gymnasium knows an open bound by an infinity, which integers do not have.
     box.bounded_below = box.bounded_below & ~open_low
     box.bounded_above = box.bounded_above & ~open_high
     return box

@@ -72,13 +72,13 @@ def check_fields(
         required: Those that it must have.
 
     Raises:
-        ValueError: It is no object, or a field is unknown or missing.
+        ValueError: It is not an object, or a field is unknown or missing.
 
     Example:
         >>> check_fields({"lo": 0}, "space", "Box", ["low", "high"], ["low"])
         Traceback (most recent call last):
         ...
-        ValueError: space.lo is no field of Box: did you mean low?
+        ValueError: space.lo is not a field of Box: did you mean low?
     """
     fields = ", ".join(known) or "none"
     if type(value) is not dict:
@@ -90,7 +90,7 @@ def check_fields(
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {fields}"
-            raise ValueError(f"{place(name, key)} is no field of {kind}: {hint}")
+            raise ValueError(f"{place(name, key)} is not a field of {kind}: {hint}")
     for key in required:
         if key not in value:
             raise ValueError(f"{place(name, key)} of {kind} is missing")
@@ -152,13 +152,13 @@ def read_value(hint: Any, value: Any, name: str) -> Any:
     """Reads a plain value as what an annotation says.
 
     Known are bool, int, float, str, None, `Literal`, unions, `list[X]`,
-    `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]` and dataclasses. A bool is no
-    number, and a string is none but "inf", "-inf" and "nan", which JSON lacks. An int
+    `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]` and dataclasses. A bool is not
+    a number; of strings only "inf", "-inf" and "nan" are, which JSON lacks. An int
     stays one where a float belongs.
 
     Anything else (a callable, an array, `Any`) is written by name, or as something
-    from which it cannot be told; it is refused. So is what two parts of a union would
-    read differently.
+    from which it cannot be read back; it is refused. So is what two parts of a union
+    would read differently.
 
     Args:
         hint: The annotation.
@@ -250,5 +250,5 @@ def _read_union(args: tuple, value: Any, name: str) -> Any:
         raise ValueError(f"{name} must be {words}, got {short(value)}")
     first = readings[0]
     if any(type(other) is not type(first) or other != first for other in readings):
-        raise ValueError(f"{name} may be {words}: {short(value)} does not tell which")
+        raise ValueError(f"{name} may be {words}: {short(value)} does not show which")
     return first

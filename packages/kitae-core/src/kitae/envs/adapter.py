@@ -32,7 +32,7 @@ class StepState(NamedTuple):
 
 
 class StepFuncEnv(FuncEnv):
-    """A `FuncEnv` whose transition tells everything at once.
+    """A `FuncEnv` whose transition gives everything at once.
 
     A subclass sets the spaces, and makes states in `initial` and `transition`.
     """
@@ -121,7 +121,7 @@ def family(
         ) from error
 
 
-def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any, told: Any) -> Box:
+def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any, source: Any) -> Box:
     """Returns the `Box` with these bounds, dtype and shape.
 
     Args:
@@ -129,7 +129,7 @@ def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any, told: Any) -> B
         high: Upper bounds.
         shape: Of the elements.
         dtype: Of the elements.
-        told: The space or spec this is made from, to be named in an error.
+        source: The space or spec this is made from, to be named in an error.
 
     Raises:
         ValueError: No `Box` has such bounds or such a dtype.
@@ -141,9 +141,9 @@ def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any, told: Any) -> B
             bounds = [bound.astype(dtype) for bound in bounds]
         return Box(*bounds, shape=tuple(shape), dtype=dtype.type)
     except (ValueError, TypeError) as error:
-        raise unconvertible(told, str(error)) from error
+        raise unconvertible(source, str(error)) from error
 
 
-def unconvertible(told: Any, why: str) -> ValueError:
+def unconvertible(source: Any, why: str) -> ValueError:
     """Returns the error that says which space cannot be converted."""
-    return ValueError(f"no Gymnasium space is as {told!r}: {why}")
+    return ValueError(f"no Gymnasium space is as {source!r}: {why}")

@@ -48,9 +48,8 @@ class AtariVector(VectorWrapper):
         """Starts new games.
 
         Args:
-            seed: One number, from which each environment gets one of its own, or one
-                for each, in `[0, 2**31 - 1]`. None: the games go on from the random
-                numbers they are at.
+            seed: One number, from which each environment's is made, or one for each, in
+                `[0, 2**31 - 1]`. None: the games continue with their random numbers.
             options: As ale-py has them.
         """
         if isinstance(seed, int):
@@ -75,7 +74,7 @@ def is_atari(env_id: str) -> bool:
 
 
 def register_atari() -> None:
-    """Tells Gymnasium of ale-py's environments.
+    """Registers ale-py's environments with Gymnasium.
 
     Raises:
         ImportError: ale-py is missing or too old.
@@ -118,7 +117,7 @@ def make_atari(
     Raises:
         ImportError: ale-py is missing, or older than 0.11.
         ValueError: A number is out of range, the limit is given twice, or
-            `life_loss_info` is asked for: ale-py then tells of ends, and of final
+            `life_loss_info` is asked for: ale-py then reports ends, and final
             observations, where there are none.
         gymnasium.error.Error: There is no such game.
 
@@ -131,7 +130,7 @@ def make_atari(
     check_flag("reward_clipping", reward_clipping)
     if env_kwargs.get("life_loss_info"):
         raise ValueError(
-            "life_loss_info tells of ends where no episode ends: see episodic_life"
+            "life_loss_info reports ends where no episode ends: see episodic_life"
         )
     register_atari()
     if max_episode_steps is not None:
@@ -143,8 +142,8 @@ def make_atari(
             )
         frames = (gym.spec(env_id).kwargs | env_kwargs)["frameskip"]
         env_kwargs["max_num_frames_per_episode"] = max_episode_steps * frames
-    # ale-py writes into the dictionary of the class, which is that of every vector
-    # environment that has none of its own.
+    # ale-py writes into the dictionary of the class, which every vector environment
+    # shares that does not set its own.
     shared = dict(VectorEnv.metadata)
     try:
         return AtariVector(

@@ -40,16 +40,16 @@ def map_space(
     """
     if isinstance(space, Dict):
         if not isinstance(tree, Mapping) or set(tree) != set(space):
-            told = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-            raise ValueError(f"{name} must be a dict of {sorted(space)}, got {told}")
+            got = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
+            raise ValueError(f"{name} must be a dict of {sorted(space)}, got {got}")
         return {
             key: map_space(function, tree[key], part, f"{name}[{key!r}]")
             for key, part in space.items()
         }
     if isinstance(space, Tuple):
         if not isinstance(tree, Sequence) or len(tree) != len(space):
-            told = len(tree) if isinstance(tree, Sequence) else type(tree).__name__
-            raise ValueError(f"{name} must be a tuple of {len(space)}, got {told}")
+            got = len(tree) if isinstance(tree, Sequence) else type(tree).__name__
+            raise ValueError(f"{name} must be a tuple of {len(space)}, got {got}")
         return tuple(
             map_space(function, tree[i], part, f"{name}[{i}]")
             for i, part in enumerate(space)
@@ -58,7 +58,7 @@ def map_space(
 
 
 def check_fixed_size(space: gym.Space, name: str) -> None:
-    """Refuses a space with elements that are no arrays of one shape.
+    """Refuses a space with elements that are not arrays of one shape.
 
     Raises:
         ValueError: The space, or a part of it, is such.
@@ -240,7 +240,7 @@ def checked_reward(reward: Any, n_envs: int, where: str) -> np.ndarray:
         )
     if given.dtype.kind not in "biuf":
         raise ValueError(f"reward must be real numbers, got {given.dtype} {where}")
-    fits = np.abs(given) <= LARGEST_REWARD  # what is no number does not
+    fits = np.abs(given) <= LARGEST_REWARD  # NaN does not
     if not all_of(fits):
         env = int(np.argmin(fits))
         raise ValueError(

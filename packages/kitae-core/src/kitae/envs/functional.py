@@ -77,7 +77,7 @@ class JaxVectorEnv(VectorEnv):
         ValueError: An argument is out of range, an observation does not have the
             shape that `func_env.observation_space` says, or `func_env` has no masks
             for its actions.
-        TypeError: `func_env` is no FuncEnv.
+        TypeError: `func_env` is not a `FuncEnv`.
 
     Example:
         >>> import jax

@@ -26,7 +26,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from kitae.envs.workers import CheckedEnv
 
-# What a worker needs from one thing that it was told to the next that it does not do.
+# For a worker to end when it is asked to.
 GRACE_SECONDS = 1.0
 # To come through a pipe, or to be seen to have ended.
 ARRIVAL_SECONDS = 5.0
@@ -37,22 +37,22 @@ _checked: WeakSet[Any] = WeakSet()
 
 @contextmanager
 def workers_start() -> Iterator[None]:
-    """Tells of a process that ends while an `AsyncVectorEnv` is made.
+    """Raises an error if a process ends while an `AsyncVectorEnv` is made.
 
     Raises:
         RuntimeError: One did.
     """
-    told = "Received the following error|Traceback|Raising the last exception"
+    logged = "Received the following error|Traceback|Raising the last exception"
     try:
         with warnings.catch_warnings():
             # What Gymnasium warns of is in the error of `checked_worker`, and would
             # come in its place where warnings are errors.
-            warnings.filterwarnings("ignore", f".*ERROR: ({told})", UserWarning)
+            warnings.filterwarnings("ignore", f".*ERROR: ({logged})", UserWarning)
             yield
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise RuntimeError(
-            "a worker process ended before it had made its environment, and told why "
-            "on stderr; in a script, workers are started under "
+            "a worker process ended before it had made its environment, and wrote why "
+            "to stderr; in a script, workers are started under "
             'if __name__ == "__main__":'
         ) from error
 
@@ -269,9 +269,9 @@ class _Call:
         """Returns why a worker is gone."""
         process = self.processes[index]
         process.join(ARRIVAL_SECONDS)
-        # A worker tells what was raised before it ends.
+        # A worker reports what was raised before it ends.
         if not self.error_queue.empty():
-            return self.told()
+            return self.raised()
         code = process.exitcode
         if code is None:
             how = "closed its pipe"
@@ -288,7 +288,7 @@ class _Call:
             f"{self.where}: it hangs, or needs a larger EnvConfig.worker_timeout"
         )
 
-    def told(self) -> BaseException:
+    def raised(self) -> BaseException:
         """Returns what a worker says that its environment raised."""
         try:
             index, _, error, trace = self.error_queue.get(timeout=ARRIVAL_SECONDS)
@@ -341,13 +341,13 @@ class _Pipe:
 
 
 class _Errors:
-    """Raises what workers tell, where Gymnasium would make another error of it."""
+    """Raises what workers report, where Gymnasium would make another error of it."""
 
     def __init__(self, call: _Call) -> None:
         self._call = call
 
     def get(self) -> Any:
-        raise self._call.told()
+        raise self._call.raised()
 
 
 def _end(env: AsyncVectorEnv) -> None:

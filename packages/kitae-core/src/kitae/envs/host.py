@@ -82,14 +82,14 @@ class HostStep(NamedTuple):
 
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
-    told = env.metadata.get("autoreset_mode")
+    declared = env.metadata.get("autoreset_mode")
     try:
-        return AutoresetMode(told)
+        return AutoresetMode(declared)
     except ValueError:
         modes = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
         raise ValueError(
             f"{type(env.unwrapped).__name__}.metadata['autoreset_mode'] must say what "
-            f"a step after an episode's end does, one of {modes}; got {told!r}"
+            f"a step after an episode's end does, one of {modes}; got {declared!r}"
         ) from None
 
 

@@ -134,7 +134,7 @@ def make_jumanji(
 
 
 def check_env(env: Any) -> None:
-    """Refuses what is no single environment that one agent acts in.
+    """Refuses what is not a single environment that one agent acts in.
 
     Raises:
         TypeError: It is something else, or resets itself.
@@ -189,10 +189,10 @@ def _masked(space: gym.Space, whole: gym.Space, actions: gym.Space) -> Dict:
     mask = whole.spaces.get(MASK) if isinstance(whole, Dict) else None
     shape = None if mask is None else mask.shape
     if shape != (n_actions(actions),):
-        told = "there is none" if shape is None else f"its shape is {list(shape)}"
+        found = "there is none" if shape is None else f"its shape is {list(shape)}"
         raise ValueError(
             f"action_mask must be a field of the observation with one entry for each "
-            f"action of {actions}, but {told}"
+            f"action of {actions}, but {found}"
         )
     if isinstance(space, Dict):
         space = Dict({name: part for name, part in space.items() if name != MASK})

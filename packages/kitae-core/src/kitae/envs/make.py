@@ -87,7 +87,7 @@ def make_vec_env(
 
     Raises:
         ValueError: `n_envs` is out of range, `capture_video` lacks a `run_name` or
-            meets another mode than `"sync"`, the mode or the backend is unknown, the
+            has another mode than `"sync"`, the mode or the backend is unknown, the
             backend cannot do what is asked, there are `wrappers` but no single
             environments, or the environment is known to have no masks; if only its
             steps show that, the first `reset` raises.
@@ -252,7 +252,7 @@ def import_moviepy() -> Any:
     """Imports what writes films.
 
     Raises:
-        ImportError: It is not there; how to install it is told.
+        ImportError: It is not there; the message says how to install it.
     """
     return family("moviepy", (2, 0), extra="video")
 

@@ -68,8 +68,8 @@ class ActionMask(VectorWrapper):
         self._mask = self._masks(infos, everywhere, "infos", self._mask)
         same_step = self.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
         if same_step and ended.any() and "final_obs" in infos:
-            told = infos.get("final_info", {})
-            masks = self._masks(told, ended, "infos['final_info']", self._mask)
+            final_infos = infos.get("final_info", {})
+            masks = self._masks(final_infos, ended, "infos['final_info']", self._mask)
             final = np.empty(self.num_envs, object)
             for env in np.flatnonzero(ended):
                 final[env] = with_mask(infos["final_obs"][env], masks[env])
@@ -81,7 +81,7 @@ class ActionMask(VectorWrapper):
         self, infos: dict, wanted: np.ndarray, where: str, others: np.ndarray
     ) -> np.ndarray:
         """Returns the masks of the environments that are wanted, and others' as is."""
-        told = infos.get(MASK, ())
+        given = infos.get(MASK, ())
         # A vector that is not of single environments need not say who has one: all.
         has = infos.get(f"_{MASK}", np.full(self.num_envs, MASK in infos))
         missing = np.flatnonzero(wanted & ~has)
@@ -92,7 +92,7 @@ class ActionMask(VectorWrapper):
                 f"{missing[0]}"
             )
         envs, masks = np.flatnonzero(wanted), others.copy()
-        rows = np.array([told[env] for env in envs])
+        rows = np.array([given[env] for env in envs])
         shape = (len(envs), masks.shape[1])
         if rows.shape != shape or not ((rows == 0) | (rows == 1)).all():
             raise ValueError(

@@ -34,11 +34,11 @@ class PettingZooEnvs:
     own: `[n_agents * n_envs, ...]`, the copies of one agent after those of another, in
     the order of `agent_names`.
 
-    Where an agent ends before others do, the copy goes on without it. Until the end of
-    the episode its rows are zeros and no transitions (`valid` is false), and what is
-    chosen for it reaches nobody; so it is with an agent that comes later. When no agent
-    is left, the copy is reset in the same step. How an agent ended, and its final
-    observation, are in the row of its own last step.
+    Where an agent ends before others do, the copy continues without it. Until the end
+    of the episode its rows are zeros and not transitions (`valid` is false), and its
+    actions are dropped; so it is with an agent that comes later. When no agent is left,
+    the copy is reset in the same step. How an agent ended, and its final observation,
+    are in the row of its own last step.
 
     Args:
         envs: The copies, at least one; whoever passes them closes them.
@@ -51,8 +51,8 @@ class PettingZooEnvs:
         single_action_space: Of one agent.
 
     Raises:
-        ValueError: The agents' spaces are not equal, or their observations no arrays
-            of one shape.
+        ValueError: The agents' spaces are not equal, or their observations
+            are not arrays of one shape.
     """
 
     def __init__(self, envs: Sequence[Any]) -> None:
@@ -166,20 +166,20 @@ class PettingZooEnvs:
         env, where = self.envs[index], f"of environment {index} {where}"
         there = tuple(env.agents)
         chosen = dict(zip(self.agent_names, actions, strict=True))
-        told = env.step({name: chosen[name] for name in there})
-        if not isinstance(told, tuple) or len(told) != 5:
+        result = env.step({name: chosen[name] for name in there})
+        if not isinstance(result, tuple) or len(result) != 5:
             raise ValueError(
                 f"step {where} must return PettingZoo's five dicts (observations, "
-                f"rewards, terminations, truncations, infos), got {told!r:.200}"
+                f"rewards, terminations, truncations, infos), got {result!r:.200}"
             )
-        final = self._seen(told[0], there, where)
+        final = self._seen(result[0], there, where)
         checks = checked_number, checked_flag, checked_flag
         reward, terminated, truncated = (
             {
                 name: check(value, f"{kind} of {name} {where}")
                 for name, value in _of(part, there, kind, where).items()
             }
-            for part, kind, check in zip(told[1:4], PARTS[1:], checks, strict=True)
+            for part, kind, check in zip(result[1:4], PARTS[1:], checks, strict=True)
         )
         staying = tuple(env.agents)
         for name in there:
@@ -192,14 +192,14 @@ class PettingZooEnvs:
         # Who comes later has not ended, as all others have that are not there.
         terminated = dict.fromkeys(staying, False) | terminated
         if staying:
-            following = self._seen(told[0], staying, where)
+            following = self._seen(result[0], staying, where)
         else:
             following = self._start(index)
         return final, reward, terminated, truncated, following
 
-    def _seen(self, told: Any, names: Sequence[Any], where: str) -> dict[Any, Any]:
+    def _seen(self, by_name: Any, names: Sequence[Any], where: str) -> dict[Any, Any]:
         """Copies what agents see: the environment may use its arrays again."""
-        observations = _of(told, names, "observation", where)
+        observations = _of(by_name, names, "observation", where)
         return {
             name: checked_member(
                 observation,
@@ -245,11 +245,11 @@ def _with_rows(column: np.ndarray, rows: np.ndarray, envs: np.ndarray) -> np.nda
     return column
 
 
-def _of(told: Any, names: Sequence[Any], kind: str, where: str) -> dict[Any, Any]:
-    missing = [name for name in names if name not in told]
+def _of(by_name: Any, names: Sequence[Any], kind: str, where: str) -> dict[Any, Any]:
+    missing = [name for name in names if name not in by_name]
     if missing:
         raise ValueError(f"{where[3:]} gave no {kind} of {missing}")
-    return {name: told[name] for name in names}
+    return {name: by_name[name] for name in names}
 
 
 def make_pettingzoo(
@@ -269,7 +269,7 @@ def make_pettingzoo(
 
     Raises:
         ValueError: `n_envs` is out of range, or the agents' spaces are not equal.
-        TypeError: What is made is no `pettingzoo.ParallelEnv`.
+        TypeError: What is made is not a `pettingzoo.ParallelEnv`.
         ImportError: pettingzoo is missing or too old.
 
     Example:

@@ -1,7 +1,7 @@
 """Environments so small that what an agent must learn of them is known exactly.
 
 When an agent learns nothing on a real environment, the first of these that it fails on
-tells where to look. Each adds one difficulty to those before it (after Jones 2021,
+shows where to look. Each adds one difficulty to those before it (after Jones 2021,
 "Debugging RL, Without the Agonizing Pain", section "Probe environments").
 
 Numbers below are those of the best policy, for a discount γ.

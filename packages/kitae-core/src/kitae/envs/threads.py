@@ -5,12 +5,12 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-# Their steps compute, and do nothing else, unless they draw.
+# Their steps compute, and do nothing else, unless they render.
 KNOWN = ("gymnasium.", "ale_py.", "kitae.", "numpy.", "builtins.")
 
 
 def may_step_anywhere(env: VectorEnv) -> bool:
-    """Whether a step runs code of Gymnasium, ale-py and Kitae only, and draws nothing.
+    """Whether a step runs only code of Gymnasium, ale-py and Kitae, without rendering.
 
     Code of yours, or of anybody else, may belong to the thread that calls `train`: it
     is always called by that thread. Of environments in worker processes only the
@@ -23,8 +23,8 @@ def may_step_anywhere(env: VectorEnv) -> bool:
         >>> from gymnasium.vector import SyncVectorEnv
         >>> may_step_anywhere(SyncVectorEnv([lambda: gym.make("CartPole-v1")]))
         True
-        >>> drawn = lambda: gym.make("CartPole-v1", render_mode="rgb_array")
-        >>> may_step_anywhere(SyncVectorEnv([drawn]))
+        >>> rendered = lambda: gym.make("CartPole-v1", render_mode="rgb_array")
+        >>> may_step_anywhere(SyncVectorEnv([rendered]))
         False
     """
     if getattr(env, "render_mode", None) is not None:

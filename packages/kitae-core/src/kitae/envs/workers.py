@@ -172,8 +172,8 @@ class _Sendable:
     def __init__(self, errors: Any) -> None:
         self._errors = errors
 
-    def put(self, told: tuple[int, type, Any, str]) -> None:
-        index, kind, error, trace = told
+    def put(self, raised: tuple[int, type, Any, str]) -> None:
+        index, kind, error, trace = raised
         pickler: Any = ForkingPickler
         try:
             pickler.loads(pickler.dumps(error))

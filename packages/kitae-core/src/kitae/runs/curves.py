@@ -167,7 +167,7 @@ def interval(
         Mean, lower and upper end.
 
     Raises:
-        ValueError: There are no returns, or they are no list of them.
+        ValueError: There are no returns, or they are not a list of them.
 
     Example:
         >>> interval([200.0, 200.0, 200.0])
@@ -237,10 +237,10 @@ def _bootstrap(
 
 
 def _differences(fields: dict[str, Any], alike: list[dict[str, Any]]) -> str:
-    """Tells how a group differs from those of the same title, as ` (rate 0.1, ...)`."""
-    told = []
+    """Says how a group differs from those of the same title, as ` (rate 0.1, ...)`."""
+    parts = []
     for path in dict.fromkeys(path for theirs in alike for path in theirs):
         value, name = fields.get(path, ABSENT), path.rpartition(".")[2]
         if any(theirs.get(path, ABSENT) != value for theirs in alike):
-            told.append(f"no {name}" if value is ABSENT else f"{name} {short(value)}")
-    return f" ({', '.join(told)})" if told else ""
+            parts.append(f"no {name}" if value is ABSENT else f"{name} {short(value)}")
+    return f" ({', '.join(parts)})" if parts else ""

@@ -1,4 +1,4 @@
-"""Figures: one run's curve, a histogram; what matplotlib has to be told for them.
+"""Figures: one run's curve, a histogram; the settings of matplotlib for them.
 
 Nothing of pyplot is used, so no window is opened and nothing outlives a call.
 """

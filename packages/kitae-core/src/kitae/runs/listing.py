@@ -28,19 +28,19 @@ from kitae.runs.tables import (
 )
 
 UNKNOWN = "unknown"
-RECENT = 100  # episodes, of which a mean return is told
+RECENT = 100  # episodes in a mean return
 State = Literal["finished", "interrupted", "running", "only begun", "damaged"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run's directory tells.
+    """What a run's directory says about it.
 
     Attributes:
         run_dir: The directory.
         name: Its path below the folder it was found in.
-        algorithm: The class of the agent, "unknown" if no file tells.
+        algorithm: The class of the agent, "unknown" if no file says it.
         task: The environment's id, "unknown" if the config cannot be read.
         seed: Of the config, -1 if that cannot be read.
         env_steps: Environment steps that were taken, as far as it is written.
@@ -49,10 +49,10 @@ class RunSummary:
         last_return: Mean undiscounted return of the last 100 of them; None: none ended.
         best_return: The highest mean of 100 that follow each other, of all if there
             are fewer; None: none ended.
-        seconds: Of training, as its metrics tell.
+        seconds: Of training, as its metrics say.
         state: "finished": there is a checkpoint of the wanted steps or, as after
             `train_seeds`, no checkpoint but metrics of them. "running": a process
-            writes into it. "interrupted": it can go on from a checkpoint. "only
+            writes into it. "interrupted": it can continue from a checkpoint. "only
             begun": it would begin anew. "damaged": a file cannot be read.
         modified: When one of its files was last written, in UTC.
         problem: What is damaged, a line for each file; "" if nothing is.
@@ -99,7 +99,7 @@ def find_runs(root: str | Path = "runs") -> list[RunSummary]:
 
 
 def read_run(run_dir: str | Path, name: str | None = None) -> RunSummary:
-    """Reads what a run's directory tells, whatever state it is in.
+    """Reads what a run's directory says, whatever state it is in.
 
     A training that writes into it meanwhile is not disturbed.
 
@@ -127,7 +127,7 @@ def read_run(run_dir: str | Path, name: str | None = None) -> RunSummary:
     no_rows = {name: np.empty(0) for name in (STEP, "seconds", "return")}
     metrics = attempt(read_metrics, no_rows)
     episodes = attempt(read_episodes, no_rows)
-    # A training removes old checkpoints: one that is gone meanwhile is no damage.
+    # A training removes old checkpoints: one that is gone meanwhile is not damage.
     saved = None if running else attempt(_last_saved, None)
     written = int(max(table[STEP].max(initial=0.0) for table in (metrics, episodes)))
     means = running_mean(episodes["return"], RECENT)
@@ -158,7 +158,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no strict JSON, or no object.
+        ValueError: It is not strict JSON, or not an object.
     """
     return read_json(Path(run_dir) / CONFIG, dict)
 
@@ -168,7 +168,7 @@ def read_system(run_dir: str | Path) -> list[Any]:
 
     Raises:
         FileNotFoundError: There is none: it was trained by an older version.
-        ValueError: It is no strict JSON, or no list.
+        ValueError: It is not strict JSON, or not a list.
     """
     return read_json(Path(run_dir) / SYSTEM, list)
 

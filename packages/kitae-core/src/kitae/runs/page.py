@@ -61,8 +61,8 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     """Writes a page about a run. Needs `pip install "kitae-core[report]"`.
 
     The page loads nothing and runs nothing. Videos of more than 30 MB in all are not
-    in it but linked, and have to stay where they are. What cannot be read of the run is
-    told on the page.
+    in it but linked, and have to stay where they are. The page says what cannot be read
+    of the run.
 
     Args:
         run_dir: The run's directory; a training may be going on there.
@@ -155,12 +155,12 @@ def readable_time(seconds: float) -> str:
 def _curves(run_dir: Path) -> list[dict[str, str]]:
     """Draws every metric that has points; returns `title`, `how` and `svg` of each."""
     names = [name for name in read_metrics(run_dir) if name not in NOT_DRAWN]
-    drawn = []
+    figures = []
     for metric in (*OF_EPISODES, *names):
         curve = read_curve(run_dir, metric)
         if len(curve.x):
-            drawn.append(_curve(curve, metric, f"c{len(drawn)}"))
-    return drawn
+            figures.append(_curve(curve, metric, f"c{len(figures)}"))
+    return figures
 
 
 def _curve(curve: Curve, metric: str, name: str) -> dict[str, str]:
@@ -193,7 +193,7 @@ def _histogram(evaluation: Evaluation) -> str:
 
 
 def _svg(draw: Callable[["Axes"], None], name: str, alt: str) -> str:
-    """Draws a figure to stand in the page, in its colours and with ids of its own."""
+    """Draws a figure in the colours of the page, with ids that begin with `name`."""
     text = render(draw, "svg", SIZE, RC).decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -217,8 +217,8 @@ def _entry(entry: Any) -> tuple[str, list[tuple[str, str]]]:
     rows = {name: value for name, value in entry.items() if name != STEP}
     packages = rows.pop("packages", {})
     rows |= packages if isinstance(packages, dict) else {}
-    told = [(name, _shown(value)) for name, value in rows.items()]
-    return f"from environment step {_shown(entry.get(STEP))}", told
+    texts = [(name, _shown(value)) for name, value in rows.items()]
+    return f"from environment step {_shown(entry.get(STEP))}", texts
 
 
 def _fields(part: Any) -> list[tuple[str, str]]:

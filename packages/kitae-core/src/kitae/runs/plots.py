@@ -113,16 +113,16 @@ def _draw_group(axes: "Axes", label: str, curves: list[Curve], index: int) -> No
     style = STYLES[index // len(COLOURS) % len(STYLES)]
     if len(curves) == 1:
         line = thinned(curves[0])
-        axes.plot(line.x, line.y, style, color=colour, label=_told(label, 1))
+        axes.plot(line.x, line.y, style, color=colour, label=_label(label, 1))
         return
     band: Band = aggregate(curves, confidence=CONFIDENCE)
     axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.2, lw=0)
-    axes.plot(band.x, band.iqm, style, color=colour, label=_told(label, band.n))
+    axes.plot(band.x, band.iqm, style, color=colour, label=_label(label, band.n))
 
 
-def _told(label: str, n_runs: int) -> str:
-    told = f"{literal(label)}, {n_runs} run{'s' if n_runs > 1 else ''}"
-    return textwrap.fill(told, 70)
+def _label(group: str, n_runs: int) -> str:
+    label = f"{literal(group)}, {n_runs} run{'s' if n_runs > 1 else ''}"
+    return textwrap.fill(label, 70)
 
 
 def _legend(axes: "Axes", title: str) -> None:

@@ -18,7 +18,7 @@ Observation: TypeAlias = Any
 """An array, or for composite spaces a pytree of arrays, environments first."""
 
 Info: TypeAlias = dict[str, jax.Array]
-"""Names to scalars: what one update has to tell."""
+"""Names to scalars: the metrics of one update."""
 
 ExploreFn: TypeAlias = Callable[..., tuple[Any, ...]]
 """`(state, key, observations, **kwargs) -> (actions, log_probs)`, or more."""

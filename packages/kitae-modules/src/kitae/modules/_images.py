@@ -1,4 +1,4 @@
-"""The layout of an image, told from its shape."""
+"""The layout of an image, inferred from its shape."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def is_channel_first(
     channel_first: bool | None = None,
     min_side: int = MIN_IMAGE_SIDE,
 ) -> bool:
-    """Tells the layout of an image, and refuses one that the encoder cannot take.
+    """Finds the layout of an image, and refuses one that the encoder cannot take.
 
     Args:
         shape: Shape of one image, three sizes.
@@ -29,7 +29,7 @@ def is_channel_first(
         True for [channels, height, width], False for [height, width, channels].
 
     Raises:
-        ValueError: If the shape is no image's, has a side below `min_side`, or fits
+        ValueError: If the shape is not an image's, has a side below `min_side`, or fits
             both layouts, or neither, while `channel_first` is None.
 
     Examples:
@@ -54,7 +54,7 @@ def is_channel_first(
     small = f"An image of shape {shape} has a side below {smallest} pixels"
     if smallest > min_side:
         raise ValueError(
-            f"{small}, and its layout cannot be told from that: resize it to sides of "
+            f"{small}, and its layout cannot be inferred: resize it to sides of "
             f"at least {smallest} pixels, or flatten it, in preprocess_fn; or {_SAY}"
         )
     raise ValueError(

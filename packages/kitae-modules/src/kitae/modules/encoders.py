@@ -86,7 +86,7 @@ def encoder_factory(
     Raises:
         TypeError: If the space is of another kind, or an argument has another type.
         ValueError: If an observation has a shape that no encoder takes, if the layout
-            of an image cannot be told, if `channel_first` is given without an image,
+            of an image is unclear, if `channel_first` is given without an image,
             if `preprocess_fn` does not keep the batch axis, or if a Dict or a Tuple
             has no part.
 

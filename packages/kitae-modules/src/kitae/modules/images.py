@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
 
         Raises:
             ValueError: If the last axes are not `observation_shape`, if the image is
-                too small, or if its layout cannot be told from its shape.
+                too small, or if its layout cannot be inferred.
         """
         observations = jnp.asarray(observations)
         shape = self.observation_shape

@@ -128,7 +128,7 @@ def innermost(encoder: nn.Module) -> nn.Module:
 
 
 def has_image(encoder: nn.Module) -> bool:
-    """Tells whether an encoder, or a part of it, is one of images."""
+    """Returns whether an encoder, or a part of it, is one of images."""
     encoder = innermost(encoder)
     if isinstance(encoder, DictEncoder):
         return any(map(has_image, encoder.parts.values()))

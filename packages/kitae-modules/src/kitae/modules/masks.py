@@ -19,7 +19,7 @@ def action_mask(observations: Any) -> jax.Array | None:
 
     Returns:
         The mask, `[..., n_actions]` bool, True where allowed; None where the
-        observations are no dict or have no such part.
+        observations are not a dict or have no such part.
 
     Examples:
         >>> import numpy as np

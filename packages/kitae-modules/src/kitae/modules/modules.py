@@ -40,8 +40,8 @@ def init_params(
         The variables `{"params": ...}`, which `module.apply(params, inputs)` takes.
 
     Raises:
-        TypeError: If `key` is no random key, `module` no module, `tabulate` no bool,
-            or if `input_shapes` is a shape and not a list of shapes.
+        TypeError: If `key` is not a random key, `module` not a module, `tabulate` not a
+            bool, or if `input_shapes` is a shape and not a list of shapes.
         ValueError: If `key` holds several keys, if `input_shapes` is empty or has a
             size below 1, or if the module has other variables than parameters (batch
             statistics, say): an optimizer would update them as if they were weights.

@@ -1,4 +1,4 @@
-"""Shapes and dtypes of observations, told from their space."""
+"""Shapes and dtypes of observations, as their space gives them."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ def make_optimizer(
         An optax gradient transformation.
 
     Raises:
-        TypeError: If an argument has another type; bools are no numbers.
+        TypeError: If an argument has another type; bools are not numbers.
         ValueError: If an argument is outside its range or not finite, if `kind` is
             unknown, or if `end_learning_rate` is given without `annealing_steps`.
 

@@ -25,7 +25,7 @@ class AgentPyTree:
 
     Fields may be assigned. A compiled function gets an instance of its own, so what
     it assigns is seen only in what it returns; a function called without `jit`
-    changes the caller's instance. Assigning to a name which is no field raises
+    changes the caller's instance. Assigning to a name which is not a field raises
     `AttributeError`, since `jit` would lose it without a word.
 
     A field declared with `dataclasses.field(metadata={"static": True})` is part of
@@ -41,7 +41,7 @@ class AgentPyTree:
     Raises:
         TypeError: When a class cannot be a pytree (above), or when a static field is
             given a value that is not hashable.
-        AttributeError: When a name that is no field is assigned.
+        AttributeError: When a name that is not a field is assigned.
 
     Examples:
         >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Q-value networks with a memory, for observations that do not tell the state."""
+"""Q-value networks with a memory, for observations that do not show the state."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,7 +133,7 @@ class RecurrentQValue(nn.Module):
         It needs no parameters, and is what a row with `first` starts from.
 
         Raises:
-            TypeError: `n` is no int.
+            TypeError: `n` is not an int.
             ValueError: `n` is below 1.
         """
         shape = (positive_int("n", n), self.hidden_size)

@@ -95,11 +95,11 @@ def compute_q_lambda_targets(
 
     Both are λ-returns, eq. 12.18 of Sutton and Barto, "Reinforcement Learning: An
     Introduction", 2nd ed., 2018, over `max_a q_t[a]`. Peng's (Peng and Williams,
-    "Incremental Multi-Step Q-Learning", Machine Learning 22, 1996) go on whatever
+    "Incremental Multi-Step Q-Learning", Machine Learning 22, 1996) continue whatever
     action was taken; they are the targets of PQN (Gallici et al., "Simplifying Deep
     Temporal Difference Learning", ICLR 2025). Watkins's ("Learning from Delayed
     Rewards", PhD thesis, Cambridge, 1989) bootstrap from the first step on whose
-    next action is not greedy, since what follows it is no return of the greedy
+    next action is not greedy, since what follows it is not a return of the greedy
     policy.
 
     Args:

@@ -28,7 +28,7 @@ def compute_gae(
     Backwards in time, `A_t = δ_t + discounts[t] * lambda_[t] * A_{t+1}` where
     `δ_t = rewards[t] + discounts[t] * next_values[t] - values[t]`: eq. 16 of Schulman
     et al., "High-Dimensional Continuous Control Using Generalized Advantage
-    Estimation", ICLR 2016. An episode that goes on past the last row is bootstrapped
+    Estimation", ICLR 2016. An episode that continues past the last row is bootstrapped
     from `next_values[-1]`.
 
     Args:

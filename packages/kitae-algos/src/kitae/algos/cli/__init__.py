@@ -44,7 +44,7 @@ def command(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command; what the user got wrong is told in one line."""
+    """Runs the command; a mistake of the user is reported in one line."""
     warnings.formatwarning = warning
     with guarded_streams():
         _run(sys.argv[1:] or ["--help"])

@@ -42,7 +42,7 @@ def evaluate(
     agent: str | None = None,
     env_id: str | None = None,
 ) -> None:
-    """Plays greedy episodes; tells and keeps their mean return with its 95 % interval.
+    """Plays greedy episodes; prints and keeps their mean return with its 95 % interval.
 
     Args:
         run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
@@ -86,7 +86,7 @@ def _step(text: str) -> int | Literal["last", "best"]:
 def play(
     learner: BaseAgent, env: VectorEnv, n_episodes: int, seed: int | None = None
 ) -> None:
-    """Evaluates an agent, tells what came of it and notes it in its run's directory."""
+    """Evaluates an agent, prints the result and adds it to its run's evaluations."""
     returns = learner.evaluate(env, n_episodes, seed=seed)
     mean, low, high = interval(returns)
     say(
@@ -115,13 +115,14 @@ def play(
 def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
     """Makes one environment that films its first `n` episodes.
 
-    It films what the environment draws of itself, or where that is another environment
-    than the agent was trained on, as with Atari's, what the agent sees.
+    It films what the environment renders. Where observations are images, it films them
+    instead: the environment that renders may be another than the agent was trained on,
+    as with Atari's.
     """
     if training.backend != "gymnasium":
         raise ValueError(
             f"--video needs backend gymnasium, got {training.backend}: its "
-            "environments do not draw themselves"
+            "environments do not render themselves"
         )
     check_folder(folder.parent)
     remove_any(check_folder(folder))
@@ -131,16 +132,16 @@ def _filmed(training: Training, folder: Path, n: int) -> Iterator[VectorEnv]:
         if len(seen.single_observation_space.shape or ()) == 3:
             yield FilmedObservations(seen, folder, n)
             return
-        drawn = _drawn(training, folder, n)
+        rendered = _rendered(training, folder, n)
         try:
-            yield ActionMask(drawn) if training.action_mask else drawn
+            yield ActionMask(rendered) if training.action_mask else rendered
         finally:
-            drawn.envs[0].close()
+            rendered.envs[0].close()
     finally:
         seen.close()
 
 
-def _drawn(training: Training, folder: Path, n: int) -> Any:
+def _rendered(training: Training, folder: Path, n: int) -> Any:
     no_screen_or_sound()
     env_kwargs: dict[str, Any] = {**training.env_kwargs, "render_mode": "rgb_array"}
     env = gym.make(training.env_id, **env_kwargs)

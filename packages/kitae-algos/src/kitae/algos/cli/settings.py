@@ -1,4 +1,4 @@
-"""What a training is told: the fields of flags and files, and what they start from."""
+"""The settings of a training: the fields of flags and files, and their defaults."""
 
 import dataclasses
 import importlib
@@ -150,7 +150,7 @@ def find_agent(name: str) -> type[BaseAgent]:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, BaseAgent)):
-        raise ValueError(f"agent {name!r} is no class of kitae.base.BaseAgent")
+        raise ValueError(f"agent {name!r} is not a subclass of kitae.base.BaseAgent")
     if found.params_type is None:
         raise ValueError(
             f"agent {name!r} must say of which dataclass its config.algo_params are: "
@@ -170,11 +170,11 @@ def _modules_here() -> Iterator[None]:
 
 
 def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
-    """Returns what an agent is told on a task if nothing else is said."""
+    """Returns the settings that an agent starts from on a task."""
     if agent in AGENTS:
-        told = preset(agent, env_id)
+        start = preset(agent, env_id)
         return Training(
-            told.algo_params, told.update_cfg, told.train_cfg, env_id, told.n_envs
+            start.algo_params, start.update_cfg, start.train_cfg, env_id, start.n_envs
         )
     params_type: Any = agent_type.params_type
     try:
@@ -192,7 +192,7 @@ def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
 def read_settings(
     path: Path, agent: str, agent_type: type[BaseAgent], env_id: str | None = None
 ) -> Training:
-    """Reads a file of settings; what it does not say is as if it were not there.
+    """Reads a file of settings; a field that it does not set has its default.
 
     Args:
         path: A TOML file with the fields of `Training`, those of `algo`, `update` and
@@ -208,19 +208,19 @@ def read_settings(
         FileNotFoundError: There is no such file.
     """
     try:
-        told = _toml(read_file(path, MAX_SETTINGS_BYTES))
+        table = _toml(read_file(path, MAX_SETTINGS_BYTES))
     except ValueError as error:
         raise ValueError(f"{path} is not a TOML file of settings: {error}") from None
-    _refuse_control_characters(path, told)
-    if told.pop("agent", agent) != agent:
+    _refuse_control_characters(path, table)
+    if table.pop("agent", agent) != agent:
         raise ValueError(f"{path} has the settings of another agent than {agent!r}")
     if env_id is not None:
-        told["env_id"] = env_id
+        table["env_id"] = env_id
     else:
-        _refuse_module(path, "env_id", told.get("env_id"))
-    base = defaults(agent, agent_type, str(told.get("env_id", FIRST_TASK)))
+        _refuse_module(path, "env_id", table.get("env_id"))
+    base = defaults(agent, agent_type, str(table.get("env_id", FIRST_TASK)))
     try:
-        return changed(base, _without_none(told))
+        return changed(base, _without_none(table))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -230,11 +230,11 @@ def _toml(content: bytes) -> dict[str, Any]:
     if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
         raise ValueError(f"a line has more than {MAX_DOTS} dots")
     try:
-        told = tomllib.loads(content.decode())
+        table = tomllib.loads(content.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    check_depth(told)
-    return told
+    check_depth(table)
+    return table
 
 
 def _refuse_control_characters(path: Path, value: Any) -> None:
@@ -256,7 +256,7 @@ def _refuse_module(path: Path, field: str, env_id: Any) -> None:
     """Refuses an environment's id by which a file would have a module imported.
 
     Raises:
-        ValueError: It is one; how the user can ask for it is said.
+        ValueError: It is one; the message says how the user can ask for it.
     """
     if isinstance(env_id, str) and ":" in env_id:
         raise ValueError(
@@ -265,12 +265,12 @@ def _refuse_module(path: Path, field: str, env_id: Any) -> None:
         )
 
 
-def changed(training: Training, told: dict[str, Any]) -> Training:
+def changed(training: Training, changes: dict[str, Any]) -> Training:
     """Returns settings with some fields of other values.
 
     Args:
         training: The settings.
-        told: The fields and plain values; those of parts in dicts of their own.
+        changes: The fields and plain values; those of a part in a dict under its name.
 
     Raises:
         ValueError: A field is unknown, of another type or out of its range; it is
@@ -284,15 +284,15 @@ def changed(training: Training, told: dict[str, Any]) -> Training:
         return read_value(dict[str, Plain], value, name)
 
     readers = {"algo": params, "env_kwargs": kwargs}
-    return read_dataclass(Training, _merged(plain(training), told), "", readers)
+    return read_dataclass(Training, _merged(plain(training), changes), "", readers)
 
 
-def _merged(base: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     parts = {
         name: _merged(base[name], value)
         if isinstance(value, dict) and isinstance(base.get(name), dict)
         else value
-        for name, value in told.items()
+        for name, value in changes.items()
     }
     return {**base, **parts}
 
@@ -312,9 +312,9 @@ def settings_toml(agent: str, training: Training) -> str:
             return {name: with_none(part) for name, part in value.items()}
         return "none" if value is None else value
 
-    told = with_none(plain(training))
-    tables = {name: told.pop(name) for name in ("algo", "update", "train")}
-    return tomli_w.dumps({"agent": agent, **told, **tables})
+    values = with_none(plain(training))
+    tables = {name: values.pop(name) for name in ("algo", "update", "train")}
+    return tomli_w.dumps({"agent": agent, **values, **tables})
 
 
 def named_in(arguments: Sequence[str], flag: str) -> str | None:
@@ -364,8 +364,8 @@ def with_options_of(
 ) -> Callable[..., None]:
     """Returns a command whose `training` has the fields of an agent's parameters."""
     params: Any = agent_type.params_type
-    told = Annotated[Training[params], tyro.conf.arg(name="")]
-    function.__annotations__["training"] = told
+    annotation = Annotated[Training[params], tyro.conf.arg(name="")]
+    function.__annotations__["training"] = annotation
     return function
 
 
@@ -427,10 +427,10 @@ def said_again(agent: str, training: Training) -> str:
 
 
 def check_run(run_dir: Path) -> None:
-    """Refuses what is no run's directory.
+    """Refuses what is not a run's directory.
 
     Raises:
-        FileNotFoundError: It is none; what it is, is told.
+        FileNotFoundError: It is not; the message says what is there.
     """
     what = "a file" if run_dir.exists() else "not there"
     if run_dir.is_dir():
@@ -442,7 +442,7 @@ def check_run(run_dir: Path) -> None:
 def settings_of(
     run_dir: Path, agent: str | None, env_id: str | None = None
 ) -> tuple[str, Any, Training]:
-    """Returns whose run it is, and what it was told.
+    """Returns a run's agent, its class and its settings.
 
     Args:
         run_dir: A run of this command, or of Python, whose task is then the name of
@@ -461,14 +461,14 @@ def settings_of(
     assert agent_type.params_type is not None  # which find_agent asks for
     try:
         content = read_file(config, MAX_JSON_BYTES)
-        told = config_from_json(content, agent_type.params_type)
+        written = config_from_json(content, agent_type.params_type)
     except ValueError as error:
         raise ValueError(f"{config} is damaged: {error}") from None
     if os.path.lexists(path):
         start = read_settings(path, agent, agent_type, env_id)
     else:
         if env_id is None:
-            env_id = told.env_cfg.task_name
+            env_id = written.env_cfg.task_name
             _refuse_module(config, "env_cfg.task_name", env_id)
         start = defaults(agent, agent_type, env_id)
     # The config is what counts: a training in Python may have changed it.
@@ -477,11 +477,11 @@ def settings_of(
         agent_type,
         dataclasses.replace(
             start,
-            algo=told.algo_params,
-            update=told.update_cfg,
-            train=told.train_cfg,
-            n_envs=told.env_cfg.n_envs,
-            seed=told.seed,
+            algo=written.algo_params,
+            update=written.update_cfg,
+            train=written.train_cfg,
+            n_envs=written.env_cfg.n_envs,
+            seed=written.seed,
         ),
     )
 

@@ -70,7 +70,7 @@ def searched(text: str, training: Training) -> Searched:
         training: The settings whose fields may be searched over.
 
     Raises:
-        ValueError: There is no such field, or the range is none.
+        ValueError: There is no such field, or the range is not valid.
 
     Example:
         >>> from kitae.algos.cli.settings import defaults
@@ -88,7 +88,7 @@ def searched(text: str, training: Training) -> Searched:
     if ":" not in values:
         choices = tuple(_value(part) for part in values.split(","))
         if any(not isinstance(choice, bool | int | float | str) for choice in choices):
-            raise ValueError(f"search has values that are no plain ones: {text!r}")
+            raise ValueError(f"search must have numbers, words or bools, got {text!r}")
         return Searched(name, choices=choices)
     low, high, *rest = values.split(":")
     bounds = [_value(low), _value(high)]
@@ -137,8 +137,8 @@ def sweep_command(arguments: Sequence[str]) -> Callable[..., None]:
             search: Fields and their values: learning_rate=1e-4:1e-2:log, n_epochs=1:4,
                 batch_size=64,128,256. runs/<run_name> will have trials.csv, and
                 best.toml, which `kitae train --config` reads.
-            n_trials: Of the search in all, at least 1; the same call goes on with a
-                search that was interrupted.
+            n_trials: Of the search in all, at least 1; the same call continues a search
+                that was interrupted.
             n_seeds: Trainings in each trial, whose seeds follow on `seed`, at least 1;
                 all in one program where the environments are JAX functions.
             config: A TOML file of options, which flags override.
@@ -170,17 +170,17 @@ def _sweep(
     def objective(trial: Any) -> float:
         values = {field.name: field.suggest(trial) for field in fields}
         run_name = f"{name}/trial-{trial.number:03}"
-        told = f"trial {trial.number + 1}/{n_trials}"
+        label = f"trial {trial.number + 1}/{n_trials}"
         shown = "  ".join(f"{name} {value}" for name, value in values.items())
         try:
             mine = _with_values(training, values)
             returns = _returns(agent_type, mine, here, run_name, n_seeds, trial)
         except (ValueError, FloatingPointError) as error:
             # Of a search, some values may not go together.
-            say(f"{told}: {error}  {shown}")
+            say(f"{label}: {error}  {shown}")
             raise optuna.TrialPruned from None
         mean = float(np.mean(returns))
-        say(f"{told}: mean return {mean:.1f}  {shown}")
+        say(f"{label}: mean return {mean:.1f}  {shown}")
         return mean
 
     left = n_trials - sum(trial.state.is_finished() for trial in study.trials)
@@ -223,11 +223,11 @@ def _study(optuna: Any, folder: Path, seed: int) -> Any:
 
 
 def _with_values(training: Training, values: dict[str, Any]) -> Training:
-    told: dict[str, Any] = {part: {} for part in PARTS}
+    changes: dict[str, Any] = {part: {} for part in PARTS}
     for path, value in values.items():
         part, field = path.split(".")
-        told[part][field] = value
-    return changed(training, told)
+        changes[part][field] = value
+    return changed(training, changes)
 
 
 def _returns(

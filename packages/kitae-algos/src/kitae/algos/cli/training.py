@@ -57,7 +57,7 @@ def train_command(arguments: Sequence[str]) -> Callable[..., None]:
         config: Path | None = None,
         wandb: str | None = None,
     ) -> None:
-        """Trains an agent, then plays greedy episodes and tells their mean return.
+        """Trains an agent, then plays greedy episodes and prints their mean return.
 
         Args:
             agent: A name that `kitae agents` lists, or your own as module:Class. The
@@ -95,7 +95,7 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
         said_again(agent, training),
         lambda: learner.train(env, n_env_steps, trackers=trackers),
     )
-    _told(learner, history)
+    _summarise(learner, history)
     evaluation.play(learner, env, training.n_eval_episodes)
     env.close()
 
@@ -108,7 +108,7 @@ def resume(
     env_id: str | None = None,
     wandb: str | None = None,
 ) -> None:
-    """Goes on with a run from a checkpoint, as if it had never been interrupted.
+    """Continues a run from a checkpoint, as if it had never been interrupted.
 
     Args:
         run_dir: The run's directory, such as runs/dqn-CartPole-v1-0.
@@ -139,7 +139,7 @@ def resume(
         said_again(name, training),
         lambda: learner.resume(env, total, step=step, trackers=trackers),
     )
-    _told(learner, history)
+    _summarise(learner, history)
     evaluation.play(learner, env, training.n_eval_episodes)
     env.close()
 
@@ -157,15 +157,15 @@ def _going(learner: BaseAgent, options: str, go: Callable[[], History]) -> Histo
         run_dir = learner.run_dir
         if run_dir is not None and learner.step in checkpoint.steps(run_dir):
             say(
-                f"Stopped and saved at {learner.step:,} environment steps; to go on: "
-                f"kitae resume {shlex.quote(str(shown(run_dir)))}{options}"
+                f"Stopped and saved at {learner.step:,} environment steps; "
+                f"to continue: kitae resume {shlex.quote(str(shown(run_dir)))}{options}"
             )
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             say("Stopped before anything was saved")
         raise
 
 
-def _told(learner: BaseAgent, history: History) -> None:
+def _summarise(learner: BaseAgent, history: History) -> None:
     assert learner.run_dir is not None  # since it has trained
     say(
         f"Trained for {history.env_steps:,} environment steps with "
