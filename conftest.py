@@ -12,7 +12,8 @@ from packaging.version import Version
 # Set before JAX is imported, and for the processes that tests start.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
+    # A test is one core's work: to divide a program among threads is in vain.
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + (
         " --xla_cpu_use_fusion_emitters=false"
         if Version(version("jaxlib")).release < (0, 11, 1)
@@ -42,6 +43,9 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+# Which line of Python an operation came from takes a tenth of the time to write down.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+jax.config.update("jax_include_full_tracebacks_in_locations", False)
 
 # In a shell's background, or under nohup, these are ignored, also by the processes that
 # tests start: and what is ignored stays ignored.
