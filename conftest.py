@@ -1,8 +1,10 @@
 """What every test of this repository runs with."""
 
+import contextlib
 import gc
 import os
 import signal
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +43,9 @@ jax.config.update(
     # One for each process that runs tests, so that none reads what another writes.
     str(Path(CACHE) / WORKER),
 )
+# One of XLA's own would make the path part of what a program is found by.
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 # Which line of Python an operation came from takes a tenth of the time to write down.
@@ -56,6 +61,29 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(
             number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL
         )
+
+
+# Seconds between two looks at what the other workers have compiled.
+LOOK_EVERY = 5.0
+looked_at, taken = 0.0, set()
+
+
+@pytest.fixture(autouse=True)
+def _what_others_compiled_is_not_compiled_again():
+    """Links their files, which never change, once they are surely whole."""
+    global looked_at
+    yield
+    now = time.time()
+    if now - looked_at < LOOK_EVERY:
+        return
+    looked_at, mine = now, Path(CACHE) / WORKER
+    mine.mkdir(parents=True, exist_ok=True)
+    for folder in Path(CACHE).glob("gw[0-9]"):
+        for entry in os.scandir(folder) if folder != mine else ():
+            if entry.name not in taken and now - entry.stat().st_mtime > LOOK_EVERY:
+                taken.add(entry.name)
+                with contextlib.suppress(FileExistsError):
+                    os.link(entry.path, mine / entry.name)
 
 
 # JAX keeps all that it has compiled: over the suite several GB in each process.
