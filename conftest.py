@@ -63,6 +63,12 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         )
 
 
+@pytest.fixture
+def tricks_on(monkeypatch):
+    """For a test of a speed trick, where the suite runs with `KITAE_XLA=off`."""
+    monkeypatch.delenv("KITAE_XLA", raising=False)
+
+
 # Seconds between two looks at what the other workers have compiled.
 LOOK_EVERY = 5.0
 looked_at, taken = 0.0, set()

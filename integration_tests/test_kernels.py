@@ -11,6 +11,7 @@ from kitae.base.xla.jaxprs import KERNEL
 from kitae.timesteps import compute_lambda_returns
 
 
+@pytest.mark.usefixtures("tricks_on")
 def test_a_loop_that_is_split_keeps_a_target_in_one_kernel():
     def body(constants, carry, number):
         return compute_lambda_returns(carry, carry, carry, 0.9), number

@@ -44,6 +44,7 @@ def test_the_way_that_is_not_partitionable_is_left_to_jax() -> None:
         assert np.array_equal(random_bits(key, (6,)), expected)
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPUs loop for it")
 def test_no_loop_draws_a_batch() -> None:
     def compiled(draw: object) -> str:

@@ -69,6 +69,7 @@ def test_a_row_past_the_end_is_not_written():
         np.testing.assert_array_equal(written, data)
 
 
+@pytest.mark.usefixtures("tricks_on")
 def test_many_replays_side_by_side_do_as_each_alone():
     data = np.stack([columns(LONG, (WORDS,), "uint32")] * 2)
     new = np.stack([~data[0, 0], ~data[0, 1]])
@@ -86,6 +87,7 @@ def test_many_replays_side_by_side_do_as_each_alone():
         jax.tree.map(np.testing.assert_array_equal, [x[i] for x in together], [*alone])
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(not ONE_CPU, reason="one CPU device, and its threads")
 def test_a_batch_of_transitions_is_not_shared_among_threads():
     replay = uniform_replay(capacity=100_000, n_envs=N_ENVS, batch_size=256)
@@ -97,6 +99,7 @@ def test_a_batch_of_transitions_is_not_shared_among_threads():
         assert 'outer_dimension_partitions":["' not in lowered.compile().as_text()
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(not ONE_CPU, reason="one CPU device, and its threads")
 def test_large_batches_are_shared_among_threads():
     assert are_few(MAX_ROWS, MAX_BYTES)
@@ -139,6 +142,7 @@ def full_steps(n_envs):
     return jax.tree.map(lambda x: jnp.ones((n_envs, *x.shape), x.dtype), TRANSITION)
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(not ONE_CPU, reason="one CPU device, and its threads")
 @pytest.mark.parametrize("n_envs", [1, 3, 16])
 @pytest.mark.parametrize("batch_size", [32, 256])

@@ -48,6 +48,7 @@ def test_replays_without_tricks_hold_and_draw_the_same(monkeypatch, prioritised)
         jax.tree.map(np.testing.assert_array_equal, found[0], other)
 
 
+@pytest.mark.usefixtures("tricks_on")
 def test_without_the_request_one_kernel_is_off_after_one_warning(monkeypatch):
     monkeypatch.setattr(_switches, "xla_request", lambda: None)
     _switches.works.cache_clear()

@@ -176,6 +176,7 @@ def test_millions_alike_are_drawn_alike():
     assert np.abs(counts - n / 6).max() < 5 * np.sqrt(n / 2 * 2 / 9)
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(not is_one_cpu(), reason="one CPU device puts levels apart")
 def test_each_level_is_a_branch_and_draws_the_same_without(monkeypatch):
     levels = filled(100, 3, np.random.default_rng(0).random((3, 100)))

@@ -390,6 +390,7 @@ def test_another_lambda_is_not_traced_again(monkeypatch):
     assert len(traces) == 2
 
 
+@pytest.mark.usefixtures("tricks_on")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a request to XLA's CPU")
 @pytest.mark.parametrize("width, together", [(64, True), (5_000, False)])
 def test_time_is_walked_in_one_kernel_where_rows_are_small(width, together):

@@ -32,6 +32,7 @@ def test_advantages_are_the_same_with_and_without_one_kernel(monkeypatch):
     np.testing.assert_allclose(*found, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("tricks_on")
 def test_without_the_request_it_is_off_after_one_warning(monkeypatch):
     monkeypatch.setattr(_switches, "xla_request", lambda: None)
     _switches.works.cache_clear()
