@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -153,6 +153,20 @@ def test_the_error_of_a_killed_worker_holds_no_buffer_of_its_pipe():
         with error_within(5, KILLED + "vector step 5$") as caught:
             env.step(np.zeros(2, int))
     assert caught.value.__context__ is None
+
+
+def test_a_worker_whose_sentinel_was_read_has_ended_all_the_same(monkeypatch):
+    """The fork server writes an exit code there, and closes it a moment later."""
+    reader, writer = multiprocessing.Pipe()
+    with host(member(), member()) as env, closing(reader), closing(writer):
+        play(env)
+        process = env.env.unwrapped.processes[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        monkeypatch.setattr(process, "_sentinel", reader.fileno())
+        with error_within(5, KILLED + "vector step 5$"):
+            env.step(np.zeros(2, int))
+        assert env.env.unwrapped.closed
 
 
 def test_a_worker_killed_in_a_reset_is_named():

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -262,8 +262,8 @@ class _Call:
 
     def ended(self) -> list[int]:
         """Returns whose processes have ended."""
-        ended = wait([process.sentinel for process in self.processes], timeout=0)
-        return [i for i, one in enumerate(self.processes) if one.sentinel in ended]
+        # Not by their sentinels: one is not ready for a moment after it was read.
+        return [i for i, one in enumerate(self.processes) if one.exitcode is not None]
 
     def died(self, index: int) -> BaseException:
         """Returns why a worker is gone."""
