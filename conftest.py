@@ -84,12 +84,15 @@ def _what_others_compiled_is_not_compiled_again():
         return
     looked_at, mine = now, Path(CACHE) / WORKER
     mine.mkdir(parents=True, exist_ok=True)
-    for folder in Path(CACHE).glob("gw[0-9]"):
+    others = [folder for folder in Path(CACHE).glob("gw*") if folder.name.isalnum()]
+    for folder in others:
         for entry in os.scandir(folder) if folder != mine else ():
-            if entry.name not in taken and now - entry.stat().st_mtime > LOOK_EVERY:
-                taken.add(entry.name)
-                with contextlib.suppress(FileExistsError):
-                    os.link(entry.path, mine / entry.name)
+            if entry.name in taken or now - entry.stat().st_mtime < LOOK_EVERY:
+                continue
+            taken.add(entry.name)
+            # It may be here already, or the disk may have no links.
+            with contextlib.suppress(OSError):
+                os.link(entry.path, mine / entry.name)
 
 
 # JAX keeps all that it has compiled: over the suite several GB in each process.
