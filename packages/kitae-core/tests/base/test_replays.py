@@ -15,8 +15,8 @@ def prioritised(config, n_envs, batch_size):
     return prioritised_replay(50, n_envs, batch_size, exponent=1.0)
 
 
-def agent_of_samples(helpers, **told):
-    """A `helpers.TableAgent` that learns from samples; `told` is added to its info."""
+def agent_of_samples(helpers, **added):
+    """A `helpers.TableAgent` that learns from samples; its info has `added` too."""
 
     class Sampling(helpers.TableAgent):
         def _process_factory(self, config):
@@ -36,7 +36,7 @@ def agent_of_samples(helpers, **told):
             def with_priorities(state, key, batch):
                 index, target, where = batch
                 state, info = update(state, key, (index, target))
-                priorities = {name: make(where) for name, make in told.items()}
+                priorities = {name: make(where) for name, make in added.items()}
                 return state, info | priorities
 
             return with_priorities
@@ -47,11 +47,11 @@ def agent_of_samples(helpers, **told):
 @pytest.mark.slow
 @pytest.mark.parametrize("replay_factory", [n_step, prioritised])
 def test_a_replay_is_given_and_used(helpers, replay_factory):
-    told = {"priorities": jnp.ones_like} if replay_factory is prioritised else {}
+    added = {"priorities": jnp.ones_like} if replay_factory is prioritised else {}
     env = helpers.count_envs()
     agent = helpers.make_agent(
         env,
-        agent_type=lambda name, config: agent_of_samples(helpers, **told)(
+        agent_type=lambda name, config: agent_of_samples(helpers, **added)(
             name, config, replay_factory=replay_factory
         ),
     )
@@ -59,7 +59,7 @@ def test_a_replay_is_given_and_used(helpers, replay_factory):
     assert history.updates > 20
     rows = stored_rows(agent.memory)
     assert (rows.next_observation == rows.observation + 1)[: agent.memory.size[0]].all()
-    # What is told is shown, but for the priorities.
+    # What is added is shown, but for the priorities.
     columns = (agent.run_dir / "metrics.csv").read_text().splitlines()[0]
     assert "loss_value" in columns
     assert "priorities" not in columns

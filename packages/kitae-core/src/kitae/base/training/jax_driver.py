@@ -148,10 +148,8 @@ class Session:
         taken = range(plan.done, n * size - plan.cut)
         records = records.reshape(shape).take(taken, axis)
         n_updates = min(plan.n_updates, n)
-        if n_updates:
-            infos = {name: x.take(range(n_updates), axis) for name, x in infos.items()}
-        else:
-            infos = {}
+        learned = infos.items() if n_updates else ()
+        infos = {name: x.take(range(n_updates), axis) for name, x in learned}
         steps = counters.step + n_envs * np.arange(1, len(taken) + 1)
         return Chunk(steps, records, infos, n_updates)
 
@@ -162,9 +160,7 @@ class Session:
             plan = schedule.plan(counters, -(-(until - counters.step) // n_envs))
             yield plan
             counters = schedule.after_iterations(
-                counters,
-                plan.n_iterations,
-                plan.n_updates,
+                counters, plan.n_iterations, plan.n_updates
             )
 
 
