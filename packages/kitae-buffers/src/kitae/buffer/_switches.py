@@ -19,6 +19,7 @@ NAMES = (
     "drawn-bits",
     "hoist",
     "one-kernel",
+    "pack",
     "quick-compile",
     "threads",
 )

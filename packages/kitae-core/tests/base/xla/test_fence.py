@@ -12,7 +12,7 @@ import pytest
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.spaces import Box, Discrete
 
-from kitae.base.xla import callback, hoisting, switches
+from kitae.base.xla import callback, hoisting, packing, switches
 from kitae.base.xla.stepping import HoistedFunction
 from kitae.envs.functional import JaxVectorEnv
 
@@ -47,6 +47,16 @@ def test_without_hoisting_a_body_is_traced_once_all_the_same():
         parts = hoisting.split(body, (), jnp.uint32(0), jnp.uint32(0))
         jax.make_jaxpr(parts.step)((), jnp.uint32(0), jnp.uint32(0), [])
     assert len(traces) == 1
+
+
+def test_packing_puts_small_leaves_together():
+    tree = {"a": jnp.arange(3.0), "b": jnp.float32(7), "c": jnp.zeros((9, 9))}
+    for off, together in (((), 1), (("pack",), 0)):
+        with switches.switched(off):
+            pack, unpack = packing.packing(tree, small=10)
+            packed, others = pack(tree)
+            assert (len(packed), len(others)) == (together, 3 - 2 * together)
+            jax.tree.map(np.testing.assert_array_equal, unpack((packed, others)), tree)
 
 
 def halving(x):

@@ -28,21 +28,22 @@ def body(scale, carry, number):
 CARRY = {"x": jnp.ones(3), "count": jnp.int32(0), "big": jnp.zeros((20, 20))}
 
 
-def loop(n, first=5, length=10):
+def loop(n, first=5, length=10, small=0):
     scale, carry = jnp.float32(0.25), CARRY
     parts = hoisting.split(body, scale, carry, jnp.uint32(0))
     numbers = jnp.uint32(first) + jnp.arange(length, dtype=jnp.uint32)
 
     def run(scale, carry, n):
         values = hoisting.ahead(parts, scale, numbers)
-        return loops.loop(parts, length, scale, carry, numbers, values, n)
+        return loops.loop(parts, length, scale, carry, numbers, values, n, small=small)
 
     return jax.jit(run)(scale, carry, jnp.int32(n))
 
 
+@pytest.mark.parametrize("small", [0, 64])
 @pytest.mark.parametrize("n", [0, 1, 7, 10])
-def test_a_loop_does_what_its_body_does_step_by_step(n):
-    carry, ys = loop(n)
+def test_a_loop_does_what_its_body_does_step_by_step(n, small):
+    carry, ys = loop(n, small=small)
     expected, rows = CARRY, []
     for number in range(5, 5 + n):
         expected, row = jax.jit(body)(jnp.float32(0.25), expected, jnp.uint32(number))

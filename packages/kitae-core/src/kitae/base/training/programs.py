@@ -13,7 +13,7 @@ from kitae.base.algorithm.multi_agent import Names
 from kitae.base.algorithm.tracing import explained
 from kitae.base.common.pytrees import n_bytes
 from kitae.base.training.devices import Devices
-from kitae.base.xla import compiling, hoisting, loops
+from kitae.base.xla import compiling, hoisting, loops, packing
 
 
 class Carry(NamedTuple):
@@ -140,7 +140,8 @@ class Programs:
             axis more in front. None: one, without that axis.
         seeded: The axis of each constant that differs from seed to seed, or None.
         devices: Over which the environments, the replay and the batches are split.
-        going: Says of a carry whether there is one more step. Default: always.
+        going: Says of a carry whether there is one more step; for programs that call
+            the host. Default: always.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Programs:
         self._limits = limits
         self._names = names
         self._going = going
+        self._small = 0 if going is None else packing.SMALL
         self._seeded = seeded
         self.n_seeds = n_seeds
         self.devices = devices
@@ -208,7 +210,7 @@ class Programs:
         given = self._seeded, None
         ahead = self.over_seeds(partial(hoisting.ahead, parts), (given, None))
         loop = self.over_seeds(
-            partial(loops.loop, parts, length, going=self._going),
+            partial(loops.loop, parts, length, going=self._going, small=self._small),
             (given, 0, None, 0, None),
         )
         quickly = compiling.quickly_compiled()
@@ -296,7 +298,16 @@ class Programs:
         values = hoisting.ahead(parts, constants, numbers)
         n = len(numbers)
         return loops.loop(
-            parts, n, constants, carry, numbers, values, end, begin, self._going
+            parts,
+            n,
+            constants,
+            carry,
+            numbers,
+            values,
+            end,
+            begin,
+            self._going,
+            self._small,
         )
 
     def _iterate(

@@ -9,6 +9,7 @@ import numpy as np
 
 from kitae.base.xla.hoisting import Split
 from kitae.base.xla.keys import key_impl, plain, typed
+from kitae.base.xla.packing import packing
 
 
 class Span(NamedTuple):
@@ -33,6 +34,7 @@ def loop(
     n: jax.Array,
     first: jax.Array | int = 0,
     going: Callable[[Any], jax.Array] | None = None,
+    small: int = 0,
 ) -> tuple[Any, Any]:
     """Runs steps `first` to `n` of `length` steps.
 
@@ -46,35 +48,38 @@ def loop(
         n: int32 in `[0, length]`; a value, so that another count is no other program.
         first: int32, likewise. From `n` on, there is none.
         going: Whether a carry has another step, up to `n`. Default: always.
+        small: Leaves of at most so many elements travel together; see `packing`.
 
     Returns:
         The last carry, and every `y`, stacked to `[length, ...]`: zero where no step
         was run.
     """
+    pack, unpack = packing(carry, small)
     ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), parts.y)
     impls, drawn = list(map(key_impl, values)), list(map(plain, values))
 
     def step(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        carry, ys = state
+        packed, ys = state
         mine = [typed(x[i], impl) for x, impl in zip(drawn, impls, strict=True)]
-        carry, y = parts.step(constants, carry, numbers[i], mine)
+        carry, y = parts.step(constants, unpack(packed), numbers[i], mine)
         ys = jax.tree.map(
             lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, i, 0),
             ys,
             y,
         )
-        return carry, ys
+        return pack(carry), ys
 
-    start = carry, ys
+    start = pack(carry), ys
     if going is None:
-        return jax.lax.fori_loop(jnp.int32(first), n, step, start)
-    is_going: Callable[[Any], jax.Array] = going
-    _, end = jax.lax.while_loop(
-        lambda at: (at[0] < n) & is_going(at[1][0]),
-        lambda at: (at[0] + 1, step(*at)),
-        (jnp.int32(first), start),
-    )
-    return end
+        packed, ys = jax.lax.fori_loop(jnp.int32(first), n, step, start)
+    else:
+        is_going: Callable[[Any], jax.Array] = going
+        _, (packed, ys) = jax.lax.while_loop(
+            lambda at: (at[0] < n) & is_going(unpack(at[1][0])),
+            lambda at: (at[0] + 1, step(*at)),
+            (jnp.int32(first), start),
+        )
+    return unpack(packed), ys
 
 
 def n_groups(size: int, steps: int, group_bytes: int, room: int) -> int:
