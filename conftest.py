@@ -63,6 +63,20 @@ for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _processes_share_what_they_compiled(tmp_path_factory):
+    """One cache for all processes that a worker's tests start, anew in each run.
+
+    A process that is killed may leave half an entry, of which later ones would warn.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.getbasetemp() / "compiled"
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+        yield
+
+
 @pytest.fixture
 def tricks_on(monkeypatch):
     """For a test of a speed trick, where the suite runs with `KITAE_XLA=off`."""

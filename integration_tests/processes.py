@@ -51,18 +51,18 @@ os.chdir(sys.argv[1])
 """
 
 
-def start(script, devices, *arguments, cwd, quick=False):
+def start(script, devices, *arguments, cwd, quick=False, **variables):
     """Starts it on some devices, compiled as users do or, if quick, as tests are."""
     path = cwd / f"script{'-'.join(arguments)}.py"
     path.write_text(AGENT + script, encoding="utf-8")
     flags = f"--xla_force_host_platform_device_count={devices}"
     if quick:
         flags += f" {os.environ['XLA_FLAGS']}"
-    environ = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    ours = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **variables}
     return subprocess.Popen(
         [sys.executable, str(path), *arguments],
         cwd=cwd,
-        env=environ,
+        env={**os.environ, **ours},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -80,6 +80,10 @@ def two_processes(script, cwd, timeout=500, quick=False):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    started = [start(JOINED + script, 4, i, port, cwd=cwd, quick=quick) for i in "01"]
+    # Neither reads what the other is writing.
+    alone = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    started = [
+        start(JOINED + script, 4, i, port, cwd=cwd, quick=quick, **alone) for i in "01"
+    ]
     for process in started:
         finished(process, timeout)

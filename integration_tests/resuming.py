@@ -7,8 +7,6 @@ end and then `run` as far as is asked.
 
 import sys
 
-import jax
-
 import kitae.config as cfg
 from kitae.algos import DQN, DQNParams, Rainbow, RainbowParams
 from kitae.base.rundir.directory import runs_root
@@ -63,5 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     main()

@@ -145,7 +145,6 @@ def test_python_blocks_run(pages, write_page, python_with, trials):
         *("-P", "-c", RUN, *programs),
         cwd=programs[0].parent,
         JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         PYTHONPYCACHEPREFIX=python.parents[2] / trials.BYTE_CODE,
     )
 

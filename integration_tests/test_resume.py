@@ -21,16 +21,12 @@ N = resuming.N_ENV_STEPS
 CLOCK = ("seconds", "steps_per_second")
 
 
-def start(agent, driver, call, until, cwd):
+def start(agent, driver, call, until, cwd, **variables):
     cwd.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), agent, driver, call, str(until)],
         cwd=cwd,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cwd.parent / "cache"),
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -88,12 +84,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_whole(tmp_path):
     """SIGKILL at ten random moments of trainings that save all the time."""
     folder, chance = tmp_path / "cwd", random.Random(0)
     run_dir, resumed_at, kills = folder / "runs/run", [], 0
-    finished(start("dqn", "compiled", "train", N, folder))
+    # Its own: the killed ones may leave halves of entries.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    finished(start("dqn", "compiled", "train", N, folder, **cache))
     through = run_dir.rename(tmp_path / "through")
     seconds = [float(row["seconds"]) for row in rows(through / "metrics.csv")]
     while kills < 10:
         before = checkpoint.steps(run_dir)
-        process = start("dqn", "compiled", "go-on", N, folder)
+        process = start("dqn", "compiled", "go-on", N, folder, **cache)
         begun(process)
         if kills % 5:  # the others while it starts
             while process.poll() is None and checkpoint.steps(run_dir) == before:
@@ -110,7 +108,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_whole(tmp_path):
             assert process.returncode == 0, output
             assert_same_run(run_dir, through)
             shutil.rmtree(folder / "runs")
-    finished(start("dqn", "compiled", "go-on", N, folder))
+    finished(start("dqn", "compiled", "go-on", N, folder, **cache))
     assert_same_run(run_dir, through)
     assert len(set(resumed_at)) > 4, resumed_at
     # What the last kill left is gone.

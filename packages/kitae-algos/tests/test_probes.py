@@ -20,6 +20,8 @@ from kitae.envs.probes import (
 pytestmark = pytest.mark.slow
 
 N_ENV_STEPS = 32_000
+# For one value, off-policy.
+FEWER_STEPS = 16_000
 
 
 class Probes(FuncEnv):
@@ -61,16 +63,16 @@ def seen(*probes_and_numbers):
     return np.array([[*one_hot[probe], x] for probe, x in probes_and_numbers])
 
 
-def trained(name, env, **changes):
-    agent = make_agent(name, env, N_ENV_STEPS, **changes)
-    agent.train(env, N_ENV_STEPS)
+def trained(name, env, n_env_steps=N_ENV_STEPS, **changes):
+    agent = make_agent(name, env, n_env_steps, **changes)
+    agent.train(env, n_env_steps)
     return agent
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_values_discounts_rewards_of_actions_and_distributions(name):
     env = JaxVectorEnv(Probes(), 16)
-    agent = trained(name, env)
+    agent = trained(name, env, FEWER_STEPS if name == "r2d2" else N_ENV_STEPS)
     # One step of value; the first of two steps; the right actions of a cue.
     learned = qvalues(agent, seen((0, 1), (1, -1), (2, -1), (2, 1)))
     np.testing.assert_allclose(learned[:2].max(axis=-1), [1, GAMMA], atol=0.06)
@@ -114,7 +116,7 @@ def test_memory(name, expected):
     env = make_probe("memory", 16)
     # Of two steps, the second would be worth what exploration makes of it.
     one_step = {"n_steps": 1} if name == "r2d2" else {}
-    agent = trained(name, env, **one_step)
+    agent = trained(name, env, FEWER_STEPS, **one_step)
     assert abs(agent.evaluate(env, 400).mean() - expected) < 0.2
     if name == "r2d2":
         learned = qvalues(agent, [[-1.0], [1.0]])
@@ -123,6 +125,7 @@ def test_memory(name, expected):
 
 @pytest.mark.parametrize("name", ["dqn", "rainbow", "r2d2", "pqn"])
 def test_a_time_limit_is_no_end(name):
-    agent = trained(name, make_probe("time_limit", 16))
+    n_env_steps = N_ENV_STEPS if name == "pqn" else FEWER_STEPS
+    agent = trained(name, make_probe("time_limit", 16), n_env_steps)
     # Ten steps alone would be worth 6.5.
     np.testing.assert_allclose(qvalues(agent, [[1.0]]), [[10.0, 10.0]], atol=1.0)

@@ -55,7 +55,6 @@ def test_every_agent_trains_in_float32_where_64_bit_types_are_on(env_id):
             **os.environ,
             "JAX_ENABLE_X64": "1",
             "JAX_COMPILATION_CACHE_DIR": f"{cache}-x64",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },
         capture_output=True,
         text=True,
