@@ -37,6 +37,7 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
     kinds = [
         str(leaf.dtype) if packs and leaf.size <= small else None for leaf in leaves
     ]
+    shapes = [leaf.shape for leaf in leaves]
     groups = sorted({kind for kind in kinds if kind is not None})
 
     def pack(tree: Any) -> tuple[list[jax.Array], list[jax.Array]]:
@@ -57,8 +58,8 @@ def packing(tree: Any, small: int) -> tuple[Callable[[Any], Any], Callable[[Any]
         return jax.tree.unflatten(
             treedef,
             [
-                next(parts[kind]).reshape(leaf.shape)
-                for leaf, kind in zip(leaves, kinds, strict=True)
+                next(parts[kind]) if kind is None else next(parts[kind]).reshape(shape)
+                for kind, shape in zip(kinds, shapes, strict=True)
             ],
         )
 
