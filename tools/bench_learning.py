@@ -46,18 +46,18 @@ HARD_AGENTS = ("dqn", "rainbow")
 
 def make(agent: str, task: str, seed: int) -> tuple[Any, Any]:
     """Makes an agent and its environments."""
-    told = preset(agent, task)
-    env = make_vec_env(task, told.n_envs)
+    found = preset(agent, task)
+    env = make_vec_env(task, found.n_envs)
     config = cfg.AlgoConfig(
         seed=seed,
-        algo_params=told.algo_params,
-        update_cfg=told.update_cfg,
-        train_cfg=told.train_cfg,
+        algo_params=found.algo_params,
+        update_cfg=found.update_cfg,
+        train_cfg=found.train_cfg,
         env_cfg=cfg.EnvConfig(
             task,
             env.single_observation_space,
             env.single_action_space,
-            told.n_envs,
+            found.n_envs,
         ),
     )
     return AGENTS[agent](f"{agent}-{task}-{seed}", config), env

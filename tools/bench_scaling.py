@@ -294,8 +294,8 @@ def main() -> None:
         args.json.write_text(json.dumps(points), encoding="utf-8")
         return
     print(f"CartPole-v1, {os.cpu_count()} processors")
-    told = ["--turns", str(args.turns), "--seconds", str(args.seconds)]
-    points = [point for axis in args.axes for point in in_a_process(axis, told)]
+    actual = ["--turns", str(args.turns), "--seconds", str(args.seconds)]
+    points = [point for axis in args.axes for point in in_a_process(axis, actual)]
     print(as_table(points))
     if args.json:
         kept = []

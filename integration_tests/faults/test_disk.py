@@ -56,8 +56,8 @@ def overlay():
 
 def facts(step):
     counts = {"step": step, "iteration": step, "updates": 0, "rows": [0], "row": {}}
-    told = {"seconds": 1.0, "info": {}, "score": None}
-    return {"agent": "DQN", "config": {}, **counts, **told}
+    found = {"seconds": 1.0, "info": {}, "score": None}
+    return {"agent": "DQN", "config": {}, **counts, **found}
 
 
 def write(run_dir, step, value=0.0):
@@ -144,8 +144,8 @@ def test_a_training_on_a_full_disk_names_its_file_and_continues_later(small_disk
     agent = DQN("run", config)
     agent.train(env, 40)
     fill(small_disk, left=8_192)
-    told = r"(metrics|episodes)\.csv could not|step \d+ could not"
-    with pytest.raises(OSError, match=told):
+    found = r"(metrics|episodes)\.csv could not|step \d+ could not"
+    with pytest.raises(OSError, match=found):
         agent.train(env, 4_000)
     folder = small_disk / "run/checkpoints"
     assert left(folder) == [str(step) for step in checkpoint.steps(small_disk / "run")]

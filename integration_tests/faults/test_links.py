@@ -25,8 +25,8 @@ SAVED = ["checkpoints/20/manifest.json", "checkpoints/20/state.npz"]
 
 def facts(step):
     counts = {"step": step, "iteration": step, "updates": 0, "rows": [0], "row": {}}
-    told = {"seconds": 1.0, "info": {}, "score": None}
-    return {"agent": "DQN", "config": {}, **counts, **told}
+    found = {"seconds": 1.0, "info": {}, "score": None}
+    return {"agent": "DQN", "config": {}, **counts, **found}
 
 
 @pytest.fixture(autouse=True)

@@ -67,8 +67,8 @@ def test_train_leaves_its_settings_which_train_the_same_again(
     assert config["update_cfg"]["batch_size"] == 64
     assert config["env_cfg"]["n_envs"] == 4
     settings = Path(FIRST, "train.toml")
-    told = tomllib.loads(settings.read_text(encoding="utf-8"))
-    assert (told["agent"], told["env_id"], told["algo"]["gamma"]) == (
+    found = tomllib.loads(settings.read_text(encoding="utf-8"))
+    assert (found["agent"], found["env_id"], found["algo"]["gamma"]) == (
         "dqn",
         "CartPole-v1",
         0.9,
@@ -88,13 +88,13 @@ def test_a_file_is_overridden_by_flags_and_says_only_what_it_says(tmp_path):
         "[env_kwargs]\nmax_episode_steps = 50\n",
         encoding="utf-8",
     )
-    told = read_settings(path, "dqn", AGENTS["dqn"])
+    found = read_settings(path, "dqn", AGENTS["dqn"])
     tuned = preset("dqn", "Acrobot-v1")
-    assert told.n_envs == 2
-    assert told.update.max_grad_norm is None
-    assert told.update.learning_rate == tuned.update_cfg.learning_rate
-    assert told.algo == tuned.algo_params
-    assert told.env_kwargs == {"max_episode_steps": 50}
+    assert found.n_envs == 2
+    assert found.update.max_grad_norm is None
+    assert found.update.learning_rate == tuned.update_cfg.learning_rate
+    assert found.algo == tuned.algo_params
+    assert found.env_kwargs == {"max_episode_steps": 50}
     elsewhere = read_settings(path, "dqn", AGENTS["dqn"], "CartPole-v1")
     assert elsewhere.algo == preset("dqn", "CartPole-v1").algo_params
 
@@ -381,8 +381,8 @@ def test_arguments_of_an_environment_are_one_option(monkeypatch, capsys):
     flags = ("--env-kwargs", "sutton_barto_reward", "True", "max_episode_steps", "9")
     run(monkeypatch, *from_file, *SHORT, *flags)
     (folder,) = Path("runs").iterdir()
-    told = tomllib.loads((folder / "train.toml").read_text("utf-8"))
-    assert told["env_kwargs"] == {"sutton_barto_reward": True, "max_episode_steps": 9}
+    found = tomllib.loads((folder / "train.toml").read_text("utf-8"))
+    assert found["env_kwargs"] == {"sutton_barto_reward": True, "max_episode_steps": 9}
     said = refused(monkeypatch, capsys, *from_file, "--env-kwargs", "odd")
     assert "names and values in turn are needed" in " ".join(said.split())
 
@@ -487,9 +487,9 @@ def test_a_sweep_finds_the_better_value_and_goes_on(monkeypatch, capsys):
     rows = (folder / "trials.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "trial,mean_return,algo.gamma,update.n_epochs"
     best = max(rows[1:], key=lambda row: float(row.split(",")[1])).split(",")
-    told = tomllib.loads((folder / "best.toml").read_text(encoding="utf-8"))
-    assert told["algo"]["gamma"] == float(best[2])
-    assert told["update"]["n_epochs"] == int(best[3])
+    found = tomllib.loads((folder / "best.toml").read_text(encoding="utf-8"))
+    assert found["algo"]["gamma"] == float(best[2])
+    assert found["update"]["n_epochs"] == int(best[3])
     assert read_settings(folder / "best.toml", "dqn", AGENTS["dqn"]).n_envs == 4
 
 
@@ -512,8 +512,8 @@ def test_agents_and_environments_are_listed(monkeypatch, capsys):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_has_settings_for_every_task(agent):
     for task in ("CartPole-v1", "MountainCar-v0", "phys2d/CartPole-v1", "Unknown-v0"):
-        told = preset(agent, task)
-        assert isinstance(told.algo_params, find_agent(agent).params_type)
+        found = preset(agent, task)
+        assert isinstance(found.algo_params, find_agent(agent).params_type)
     assert preset(agent, "phys2d/CartPole-v1") == preset(agent, "CartPole-v1")
 
 

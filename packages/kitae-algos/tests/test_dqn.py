@@ -189,11 +189,11 @@ def test_exploration_falls_with_transitions_however_many_environments(
     agent.train(env, 400)
     # An action tells ε: of two, the one that is not greedy has probability ε / 2.
     probs = np.exp(np.asarray(stored_rows(agent.memory).log_prob)[: 400 // n_envs])
-    told = 2 * np.minimum(probs, 1 - probs)
+    found = 2 * np.minimum(probs, 1 - probs)
     # From 1 to 0.1 over a thousand transitions, all of a vector step with one ε.
     steps = np.arange(0, 400, n_envs)
     expected = np.repeat((1 - 0.9 * steps / 1000)[:, None], n_envs, axis=1)
-    np.testing.assert_allclose(told, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert float(agent.exploration(5000)) == pytest.approx(0.1)
     agent.step = 2**40
     assert agent.own_metrics()["exploration"] == pytest.approx(0.1)

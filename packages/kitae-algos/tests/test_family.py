@@ -146,8 +146,8 @@ BAD = {
 )
 def test_params_refuse_bad_values(name, field, value):
     # Which of two bounds is wrong cannot be told.
-    told = "v_max" if field == "v_min" else field
-    with pytest.raises(ValueError, match=rf"^{told} (must be|is not for)"):
+    found = "v_max" if field == "v_min" else field
+    with pytest.raises(ValueError, match=rf"^{found} (must be|is not for)"):
         make_agent(name, make_vec_env("CartPole-v1", 2), 1_000, **{field: value})
 
 
@@ -178,8 +178,8 @@ def test_importance_exponent_ends_at_one():
     env = make_vec_env("CartPole-v1", 4)
     config = make_agent("rainbow", env, 1_000).config
     last = off_policy_updates(config)
-    told = [float(importance_exponent(config, n)) for n in (0, last // 2, last)]
-    np.testing.assert_allclose(told, [0.4, 0.7, 1.0], atol=2e-3)
+    found = [float(importance_exponent(config, n)) for n in (0, last // 2, last)]
+    np.testing.assert_allclose(found, [0.4, 0.7, 1.0], atol=2e-3)
 
 
 def test_every_agent_is_here():

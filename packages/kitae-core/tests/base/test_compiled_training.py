@@ -352,13 +352,13 @@ def test_what_is_not_finite_or_not_allowed_stops_the_run(helpers, what):
     kind = FloatingPointError if what == "loss" else ValueError
     with pytest.raises(kind) as caught:
         agent.train(env, 200)
-    told = {
+    found = {
         "reward": "reward is not finite",
         "observation": "observation is not finite",
         "action": "environment 0, at environment step 33: its action is outside",
         "loss": "loss_value is nan",
     }
-    assert told[what] in str(caught.value)
+    assert found[what] in str(caught.value)
     assert not list(agent.run_dir.glob("checkpoints/*"))
     assert all(np.isfinite(leaf).all() for leaf in leaves(agent.memory))
 

@@ -363,9 +363,9 @@ def test_a_config_that_changed_is_told_field_by_field(helpers):
     other = helpers.make_agent(env, learning_rate=0.05, gamma=0.8)
     with pytest.warns(RuntimeWarning) as caught:
         other.resume(env, 40)
-    (told,) = [str(w.message) for w in caught]
-    assert "update_cfg.learning_rate: 0.1 -> 0.05" in told
-    assert "algo_params.gamma: 0.9 -> 0.8" in told
+    (found,) = [str(w.message) for w in caught]
+    assert "update_cfg.learning_rate: 0.1 -> 0.05" in found
+    assert "algo_params.gamma: 0.9 -> 0.8" in found
     # From now on it is the run's.
     config = json.loads(Path("runs/run/config.json").read_text())
     assert config["algo_params"]["gamma"] == 0.8

@@ -65,9 +65,9 @@ def test_a_plain_resume_follows_the_branch_that_was_gone_back_to(helpers, env, g
         go(helpers, env, 50, 40)
         make(helpers, env).resume(env, 70)
     assert rows() == [10, 20, 30, 40, 50, 60, 70]
-    (told,) = [str(warning.message) for warning in caught]
-    assert "back to environment step 40: " in told
-    assert "of the steps 60, 80) and later rows" in told
+    (found,) = [str(warning.message) for warning in caught]
+    assert "back to environment step 40: " in found
+    assert "of the steps 60, 80) and later rows" in found
     assert retired() == []
     assert checkpoint.steps(RUN) == [20, 40, 50, 60, 70]
     (run,) = find_runs()

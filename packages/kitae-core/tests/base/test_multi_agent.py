@@ -146,8 +146,8 @@ def test_returns_are_the_mean_of_the_agents_and_lengths_are_of_environments(help
     np.testing.assert_allclose(history.episode_return, expected, rtol=1e-6)
     with (agent.run_dir / "episodes.csv").open(newline="") as file:
         episodes = list(csv.DictReader(file))
-    told = [float(row["return"]) for row in episodes]
-    np.testing.assert_allclose(told, expected, rtol=1e-6)
+    found = [float(row["return"]) for row in episodes]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert [row["env"] for row in episodes] == ["0", "1"] * 10
     returns = agent.evaluate(helpers.count_agents(3), 4)
     np.testing.assert_allclose(returns[[0, 1]], np.array(expected)[[0, 2]], rtol=1e-6)

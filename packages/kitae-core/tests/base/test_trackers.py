@@ -8,23 +8,23 @@ from kitae.base import TensorBoard, Tracker, WandB
 
 class Notes(Tracker):
     def __init__(self):
-        self.told = []
+        self.found = []
 
     def start(self, run_dir, config, env_step):
-        self.told.append(("start", run_dir, config.seed, env_step))
+        self.found.append(("start", run_dir, config.seed, env_step))
 
     def log(self, env_step, metrics):
-        self.told.append(("log", env_step, dict(metrics)))
+        self.found.append(("log", env_step, dict(metrics)))
 
     def close(self):
-        self.told.append(("close",))
+        self.found.append(("close",))
 
 
 def test_a_tracker_is_told_every_row_that_the_file_has(helpers):
     env, notes = helpers.count_envs(), Notes()
     agent = helpers.make_agent(env, log_frequency=10)
     agent.train(env, 40, trackers=[notes])
-    first, *rows, last = notes.told
+    first, *rows, last = notes.found
     assert first == ("start", agent.run_dir, agent.config.seed, 0)
     assert last == ("close",)
     with (agent.run_dir / "metrics.csv").open(encoding="utf-8") as file:
@@ -49,8 +49,8 @@ def test_a_resumed_run_tells_where_it_goes_on(helpers):
     helpers.make_agent(env, "again").train(env, 40)
     again = helpers.make_agent(env, "again")
     again.resume(env, 60, trackers=[notes])
-    assert notes.told[0] == ("start", again.run_dir, again.config.seed, 40)
-    assert [told[1] for told in notes.told if told[0] == "log"] == [60]
+    assert notes.found[0] == ("start", again.run_dir, again.config.seed, 40)
+    assert [found[1] for found in notes.found if found[0] == "log"] == [60]
 
 
 def test_trackers_are_closed_when_a_training_fails(helpers):
@@ -63,7 +63,7 @@ def test_trackers_are_closed_when_a_training_fails(helpers):
         helpers.make_agent(env, log_frequency=20).train(
             env, 40, trackers=[notes, fails]
         )
-    assert notes.told[-1] == ("close",)
+    assert notes.found[-1] == ("close",)
 
 
 @pytest.mark.parametrize("wrong", [3, "tensorboard", Notes])

@@ -73,15 +73,15 @@ def test_stacks_hold_together_and_begin_with_black(lives):
 
 def test_both_modes_give_the_same_transitions():
     """In `NEXT_STEP` mode the final observation is nothing but what a step gives."""
-    told = {}
+    found = {}
     for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
-        told[mode] = [[], []]
+        found[mode] = [[], []]
         env = breakout(2, max_episode_steps=40, autoreset_mode=mode)
         ends = 0
         for observation, step in rows(env, 250):
             for i in np.flatnonzero(step.valid):
                 ends += step.terminated[i] or step.truncated[i]
-                told[mode][i].append(
+                found[mode][i].append(
                     (
                         observation[i].tobytes(),
                         step.next_observation[i].tobytes(),
@@ -91,7 +91,7 @@ def test_both_modes_give_the_same_transitions():
                     )
                 )
         assert ends > 10
-    for mine, theirs in zip(*told.values(), strict=True):
+    for mine, theirs in zip(*found.values(), strict=True):
         n = min(len(mine), len(theirs))
         assert n > 240
         assert mine[:n] == theirs[:n]

@@ -122,8 +122,8 @@ def test_what_is_learned_from_is_as_scripted(any_script, script, helpers):
 
     def rows():
         for t in range(size - 1):
-            told = held.next_observation[t], held.reward[t]
-            step = HostStep(None, *told, held.done[t], held.truncated[t], True)
+            found = held.next_observation[t], held.reward[t]
+            step = HostStep(None, *found, held.done[t], held.truncated[t], True)
             yield held.observation[t], step, held.observation[t + 1]
 
     kinds = check_rows(rows(), script)
@@ -161,9 +161,9 @@ def test_both_interfaces_give_the_same_stream(jax_script):
     transition = jax.jit(env.transition)
     for t in range(20):
         state, step = transition(state, np.zeros(3, int), jax.random.fold_in(key, t))
-        told = env.step(np.zeros(3, int))[:4]
+        found = env.step(np.zeros(3, int))[:4]
         expected = (state.observation, step.reward, step.terminated, step.truncated)
-        for mine, theirs in zip(told, expected, strict=True):
+        for mine, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 

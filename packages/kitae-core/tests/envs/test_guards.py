@@ -197,8 +197,8 @@ def test_a_worker_killed_in_the_reset_after_an_episode_is_named():
 
 
 def test_an_exit_code_is_told():
-    told = "^environment 0's worker process ended with exit code 3 at vector step 2$"
-    with host(member(die(code=3))) as env, error_within(5, told):
+    pattern = "^environment 0's worker process ended with exit code 3 at vector step 2$"
+    with host(member(die(code=3))) as env, error_within(5, pattern):
         play(env)
 
 
@@ -222,21 +222,23 @@ def test_after_such_an_error_the_vector_is_closed():
 
 @pytest.mark.parametrize("hang", [loop(), sleep(600)])
 def test_a_step_that_hangs_is_named(hang):
-    told = (
+    pattern = (
         r"^environment 1 has not answered within 0.5 seconds at vector step 2: it "
         r"hangs, or needs a larger EnvConfig.worker_timeout$"
     )
     with (
         host(member(), member(hang), member(), worker_timeout=0.5) as env,
-        error_within(6, told),
+        error_within(6, pattern),
     ):
         play(env)
 
 
 def test_a_reset_that_hangs_is_named():
-    told = "^environment 2 has not answered within 0.5 seconds at the reset: it hangs"
+    pattern = (
+        "^environment 2 has not answered within 0.5 seconds at the reset: it hangs"
+    )
     members = [member(), member(), member(reset=sleep(600))]
-    with host(*members, worker_timeout=0.5) as env, error_within(6, told):
+    with host(*members, worker_timeout=0.5) as env, error_within(6, pattern):
         play(env)
 
 
@@ -245,8 +247,8 @@ def test_a_worker_that_ignores_all_signals_but_one_is_ended():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
 
-    told = "environment 0 has not answered within 0.5 seconds"
-    with host(member(stubborn), worker_timeout=0.5) as env, error_within(6, told):
+    pattern = "environment 0 has not answered within 0.5 seconds"
+    with host(member(stubborn), worker_timeout=0.5) as env, error_within(6, pattern):
         play(env)
 
 
@@ -313,8 +315,8 @@ def test_an_environments_error_that_cannot_be_sent_is_an_error_all_the_same(
         raise ValueError(lambda: None)
 
     monkeypatch.setattr(guards, "ARRIVAL_SECONDS", 0.5)
-    told = r"^environments \[1\] raised what cannot be sent .* at vector step 0$"
-    with host(member(), member(fails)) as env, error_within(6, told):
+    pattern = r"^environments \[1\] raised what cannot be sent .* at vector step 0$"
+    with host(member(), member(fails)) as env, error_within(6, pattern):
         play(env)
 
 
@@ -404,18 +406,20 @@ def in_worker(index):
 
 def test_an_environment_that_cannot_be_made_in_its_worker_is_told(make, wrong):
     here, fails = in_worker(1), wrong.fails
-    told = (
+    pattern = (
         "(?s)^environment 1 could not be made in its worker: ValueError: 100% wrong"
         r'\n\nTraceback.*raise ValueError\("100% wrong"\)'
     )
-    with error_within(20, told):
+    with error_within(20, pattern):
         make(member(make=lambda: here() and fails(3)))
 
 
 def test_a_process_that_ends_before_its_environment_is_made_is_told(make):
     here = in_worker(1)
-    told = "^a worker process ended before it had made its environment, and wrote why"
-    with error_within(20, told):
+    pattern = (
+        "^a worker process ended before it had made its environment, and wrote why"
+    )
+    with error_within(20, pattern):
         make(member(make=lambda: here() and os._exit(1)))
 
 
@@ -442,9 +446,9 @@ BAD = [
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_observations_that_are_not_as_the_space_says_are_refused(mode, make):
     observation, got = BAD[0]
-    told = rf"^observation of environment 0 must be float32\[4\] as Box.*got {got}"
+    pattern = rf"^observation of environment 0 must be float32\[4\] as Box.*got {got}"
     env = HostEnv(make(member(lambda t: observation if t == 2 else None), 1, mode))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=pattern):
         play(env)
     assert env._steps == 1
 
@@ -453,8 +457,8 @@ def test_observations_that_are_not_as_the_space_says_are_refused(mode, make):
 def test_first_observations_that_are_not_as_the_space_says_are_refused(
     observation, got, make
 ):
-    told = rf"^observation of environment 0 must be float32\[4\] as Box.*got {got}"
-    with pytest.raises(ValueError, match=told):
+    pattern = rf"^observation of environment 0 must be float32\[4\] as Box.*got {got}"
+    with pytest.raises(ValueError, match=pattern):
         play(HostEnv(make(member(reset=lambda: observation), mode="sync")))
 
 
@@ -566,17 +570,19 @@ def test_forked_workers_are_warned_of_once():
 def test_a_training_ends_with_the_error_of_a_worker(helpers):
     with host(member(), member(die())) as env:
         agent = helpers.make_agent(env.env)
-        told = KILLED + "vector step 2\nrun was saved at environment step 4 in runs/run"
-        with error_within(20, told):
+        pattern = (
+            KILLED + "vector step 2\nrun was saved at environment step 4 in runs/run"
+        )
+        with error_within(20, pattern):
             agent.train(env.env, 100)
 
 
 def test_the_config_says_how_long_a_training_waits(helpers):
-    told = "^environment 1 has not answered within 0.5 seconds at vector step 2"
+    pattern = "^environment 1 has not answered within 0.5 seconds at vector step 2"
     with host(member(), member(loop())) as env:
         config = helpers.make_config(env.env)
         config = replace(config, env_cfg=replace(config.env_cfg, worker_timeout=0.5))
-        with error_within(20, told):
+        with error_within(20, pattern):
             helpers.TableAgent("run", config).train(env.env, 100)
 
 
@@ -620,5 +626,5 @@ def test_a_process_whose_training_lost_a_worker_exits(tmp_path):
     ran = subprocess.run(command, timeout=120, capture_output=True, text=True)
     assert time.time() - float((tmp_path / "ended").read_text()) < 10
     assert ran.returncode == 1
-    told = "environment 2's worker process was killed by SIGKILL at vector step 29"
-    assert f"RuntimeError: {told}" in ran.stderr
+    pattern = "environment 2's worker process was killed by SIGKILL at vector step 29"
+    assert f"RuntimeError: {pattern}" in ran.stderr

@@ -293,10 +293,10 @@ def test_refuses_observations_of_no_fixed_size():
         HostEnv(scripted)
 
 
-@pytest.mark.parametrize("told", [None, "whenever", 7])
-def test_refuses_an_environment_that_does_not_say_how_it_resets(told):
+@pytest.mark.parametrize("found", [None, "whenever", 7])
+def test_refuses_an_environment_that_does_not_say_how_it_resets(found):
     env = Scripted(good(), np.zeros(2))
-    env.metadata = {"autoreset_mode": told}
+    env.metadata = {"autoreset_mode": found}
     with pytest.raises(
         ValueError, match=r"metadata\['autoreset_mode'\] must say.*SAME_STEP"
     ):

@@ -200,9 +200,9 @@ class Two(Ends):
         return jnp.int32(0), types.restart(jnp.zeros(1), shape=2)
 
     def step(self, state, action):
-        reward, told = jnp.array([1.0, 2.0]), jnp.zeros(1)
+        reward, found = jnp.array([1.0, 2.0]), jnp.zeros(1)
         kinds = [types.transition, types.truncation]
-        kinds = [lambda kind=kind: kind(reward, told, shape=2) for kind in kinds]
+        kinds = [lambda kind=kind: kind(reward, found, shape=2) for kind in kinds]
         return state + 1, jax.lax.switch(state, kinds)
 
 

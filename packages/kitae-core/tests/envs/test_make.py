@@ -226,8 +226,8 @@ def test_a_backend_with_another_interface_is_refused(
     """A package of that version which cannot be imported comes first on the path."""
     info = tmp_path / f"{backend}-{version}.dist-info"
     info.mkdir()
-    told = f"Metadata-Version: 2.1\nName: {backend}\nVersion: {version}\n"
-    (info / "METADATA").write_text(told)
+    found = f"Metadata-Version: 2.1\nName: {backend}\nVersion: {version}\n"
+    (info / "METADATA").write_text(found)
     (tmp_path / f"{backend}.py").write_text("import no_such_module")
     monkeypatch.syspath_prepend(tmp_path)
     for name in [n for n in sys.modules if n.split(".")[0] == backend]:

@@ -73,18 +73,18 @@ def test_environments_are_reset_on_their_own(helpers):
     env.reset(SEED)
     ahead = env.envs[1]
     ahead.step({"b": 0, "a": 0})
-    told = [env.step(np.zeros(4, int)) for _ in range(4)]
-    ends = [(step.terminated | step.truncated).tolist() for step in told]
+    found = [env.step(np.zeros(4, int)) for _ in range(4)]
+    ends = [(step.terminated | step.truncated).tolist() for step in found]
     assert ends == [
         [False, False, False, True],  # of `b` in both, of `a` in both
         [False, True, True, True],
         [True, False, True, False],
         [False, False, False, True],
     ]
-    observation = [step.observation[:, 0].tolist() for step in told[:2]]
+    observation = [step.observation[:, 0].tolist() for step in found[:2]]
     assert observation[0] == [1, 100_002, 1_001, 0]
     assert observation[1] == [2, 100_103, 0, 101_103]
-    assert [step.valid.tolist() for step in told[:2]] == [
+    assert [step.valid.tolist() for step in found[:2]] == [
         [True] * 4,
         [True] * 3 + [False],
     ]

@@ -127,7 +127,7 @@ def test_everything_of_a_run_is_on_its_page(whole_run):
     assert ["task_name", "Count-v1"] in shown.rows
     assert ["agent", "DQN"] in shown.rows
     assert ["100", "3", "2.0", "1.0 to 3.0"] in shown.rows
-    told = [
+    actual = [
         f"{title} over 100 environment steps: {first} at the start, {last} at the end, "
         f"at least {low}, at most {high}"
         for title, first, last, low, high in (
@@ -138,7 +138,7 @@ def test_everything_of_a_run_is_on_its_page(whole_run):
         )
     ]
     alts = shown.values("svg", "aria-label")
-    assert alts == [*told, "histogram of returns from 1 to 3"]
+    assert alts == [*actual, "histogram of returns from 1 to 3"]
     assert shown.values("html", "lang") == ["en"]
     assert len(shown.ids) == len(set(shown.ids)) > 100
     assert shown.values("th", "scope").count("col") == 4

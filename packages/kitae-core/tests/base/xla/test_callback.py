@@ -73,11 +73,11 @@ def test_switched_off_no_thread_keeps_anything():
 
 
 def test_without_compiling_it_is_called_at_once():
-    told = np.zeros((), np.int32)
+    found = np.zeros((), np.int32)
 
     def count(i: np.ndarray) -> list[np.ndarray]:
-        told[...] = i
-        return [told]
+        found[...] = i
+        return [found]
 
     with jax.disable_jit():
         first, second = (callback(count, [INT], jnp.int32(i))[0] for i in (1, 2))

@@ -28,14 +28,14 @@ SHAPES = {  # of values, of the kernel, and how they are convolved
 
 def problem(kind):
     """Returns a loss of a kernel, the kernel and values."""
-    shape, kernel_shape, told = SHAPES[kind]
+    shape, kernel_shape, actual = SHAPES[kind]
     one = len(shape) == 3
     names = ("NWC", "WIO", "NWC") if one else ("NHWC", "HWIO", "NHWC")
     defaults = {"window_strides": (1,) * (len(shape) - 2), "padding": "VALID"}
-    told = defaults | {"dimension_numbers": names} | told
+    actual = defaults | {"dimension_numbers": names} | actual
 
     def loss(kernel, values):
-        out = jax.lax.conv_general_dilated(values, kernel, **told)
+        out = jax.lax.conv_general_dilated(values, kernel, **actual)
         return jnp.sin(out).sum()
 
     rng = np.random.default_rng(0)

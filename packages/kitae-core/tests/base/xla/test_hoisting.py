@@ -55,8 +55,8 @@ def test_a_loop_does_what_its_body_does_step_by_step(n, small):
         np.testing.assert_allclose(carry[name], expected[name], rtol=1e-6)
     assert ys["heads"].dtype == bool
     for name in ("sum", "heads", "number"):
-        told = [float(row[name]) for row in rows]
-        np.testing.assert_allclose(ys[name][:n].astype(float), told, rtol=1e-6)
+        found = [float(row[name]) for row in rows]
+        np.testing.assert_allclose(ys[name][:n].astype(float), found, rtol=1e-6)
         assert not ys[name][n:].any()
 
 
@@ -103,9 +103,9 @@ def test_what_is_larger_than_what_it_is_made_of_is_not_kept(room, kept):
     assert sum(value.nbytes for value in values) == 5 * kept
     n, expected = jnp.int32(5), carry
     after, sums = loops.loop(parts, 5, key, carry, numbers, values, n)
-    for number, told in zip(numbers, sums, strict=True):
+    for number, found in zip(numbers, sums, strict=True):
         expected, total = noisy(key, expected, number)
-        np.testing.assert_allclose(told, total, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found, total, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(after, expected, rtol=1e-4)
 
 

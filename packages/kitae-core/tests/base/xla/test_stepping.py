@@ -39,9 +39,9 @@ def test_gives_what_the_function_gives(
     position = expected = jnp.zeros(3)
     for i in range(10):
         number = (first + i) % 2**32
-        position, told = walker(key_data, number, position, np.float32(0.5))
+        position, found = walker(key_data, number, position, np.float32(0.5))
         expected, _ = alone(key_data, np.uint32(number), expected, np.float32(0.5))
-        assert int(told) == number
+        assert int(found) == number
         np.testing.assert_allclose(position, expected, rtol=1e-6)
 
 
@@ -96,12 +96,12 @@ def test_another_function_is_called_beside_it_with_the_same_numbers(key_data):
         before = row
         value = np.float32(number)
         carry = position, np.float32(0.5)
-        row, (position, told) = walker.both((row, value), key_data, number, *carry)
+        row, (position, found) = walker.both((row, value), key_data, number, *carry)
         expected, _ = jax.jit(walk)(
             key_data, np.uint32(number), expected, np.float32(0.5)
         )
         assert before.is_deleted()
-        assert int(told) == number
+        assert int(found) == number
         assert row.tolist() == [number, 0.0]
         np.testing.assert_allclose(position, expected, rtol=1e-6)
     # The one draws for the other.

@@ -52,10 +52,10 @@ def joined(parts: dict[Any, Any], names: Names) -> Any:
         Array([1., 1., 0., 0.], dtype=float32)
     """
     if not isinstance(parts, dict) or parts.keys() != set(names):
-        told = list(parts) if isinstance(parts, dict) else type(parts).__name__
+        got = list(parts) if isinstance(parts, dict) else type(parts).__name__
         raise TypeError(
             f"explore and select_action must return dicts of {list(names)}, as they "
-            f"are given, got {told}"
+            f"are given, got {got}"
         )
     return jax.tree.map(
         lambda *leaves: jnp.concatenate(leaves), *(parts[name] for name in names)

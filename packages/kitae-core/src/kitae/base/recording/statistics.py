@@ -94,8 +94,8 @@ class EpisodeStatistics:
             step: What the environments gave.
             env_steps: The agent's environment steps, this one's included.
         """
-        told = step.reward, step.terminated, step.truncated, step.valid, env_steps
-        self._waiting.append(told)
+        counted = step.reward, step.terminated, step.truncated, step.valid, env_steps
+        self._waiting.append(counted)
         if len(self._waiting) == MAX_WAITING:
             self._settle()
 

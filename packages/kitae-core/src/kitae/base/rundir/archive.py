@@ -55,7 +55,7 @@ def check_part(path: Path, part: dict[str, Any]) -> None:
     """Refuses a file that is not as large as the manifest says; no array is read.
 
     Raises:
-        ValueError: It is damaged; the reason is told.
+        ValueError: It is damaged; the message says why.
     """
     _guarded(lambda: _checked(path, part, read=False))
 
@@ -64,7 +64,7 @@ def read_part(path: Path, part: dict[str, Any]) -> list[np.ndarray]:
     """Reads the arrays in the order of the leaves, and the whole file's hash.
 
     Raises:
-        ValueError: It is damaged; the reason is told.
+        ValueError: It is damaged; the message says why.
     """
     return _guarded(lambda: _checked(path, part, read=True))
 

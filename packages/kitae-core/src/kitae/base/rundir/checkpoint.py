@@ -155,8 +155,8 @@ class Saved:
         """
         wanted = _paths(like)
         specs = {path: _spec(leaf) for path, leaf in wanted.items()}
-        told = self._parts.get(name, {"leaves": []})["leaves"]
-        held = {leaf["path"] for leaf in told}
+        entries = self._parts.get(name, {"leaves": []})["leaves"]
+        held = {leaf["path"] for leaf in entries}
         if held != set(wanted):
             odd = sorted(held ^ set(wanted))[0]
             owner = "checkpoint" if odd in held else "agent"
@@ -164,7 +164,7 @@ class Saved:
                 f"{self.path} is of another agent or environment: {name}{odd} is in "
                 f"the {owner} only"
             )
-        for leaf in told:
+        for leaf in entries:
             spec = specs[leaf["path"]]
             if (leaf["dtype"], leaf["shape"]) != (str(spec.dtype), list(spec.shape)):
                 raise OtherLeaves(

@@ -47,7 +47,7 @@ def opened(content: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: A byte is another, a field is missing or of another type or out of
-            its range, or the format is another; the reason is told.
+            its range, or the format is another; the message says why.
     """
     end = _END.search(content)
     if end is None:
