@@ -25,6 +25,8 @@ class Experience(NamedTuple):
         truncated: `[...]` bool, the episode was cut off here. Default: nowhere.
         hidden_state: What a recurrent agent remembered when it chose `action`, a
             pytree of `[..., *shape]`. Default: None, nothing.
+        extras: What else acting computed, such as values or logits: a pytree of
+            `[..., *shape]`. Default: None, nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,3 +43,4 @@ class Experience(NamedTuple):
     log_prob: jax.Array
     truncated: jax.Array | bool = False
     hidden_state: Any = None
+    extras: Any = None

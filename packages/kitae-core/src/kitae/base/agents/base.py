@@ -269,6 +269,29 @@ class BaseAgent(IAgent):
         """
         return None
 
+    def env_action(self, actions: jax.Array) -> jax.Array:
+        """Returns what the environments are sent for actions; default: the same.
+
+        An agent whose actions are not those of the space overrides it: it clips,
+        rescales or squashes them, say. What is stored, with its log-probability, stays
+        what `explore` returned. It is part of training, `evaluate` and exports; who
+        steps environments alone calls it on what `select_action` returns.
+
+        Args:
+            actions: `[n_rows, ...]`, as `explore` or `select_action` returns them; of
+                several agents the rows of all.
+
+        Returns:
+            `[n_rows, *action_shape]`; of a discrete space, indices from 0.
+
+        Example:
+            >>> class Clipped(OffPolicyAgent):
+            ...     def env_action(self, actions):
+            ...         space = self.config.env_cfg.action_space
+            ...         return jnp.clip(actions, space.low, space.high)
+        """
+        return actions
+
     def own_metrics(self) -> dict[str, float]:
         """Returns numbers of the agent's own, for the metrics beside those of updates.
 

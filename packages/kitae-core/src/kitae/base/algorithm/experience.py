@@ -49,6 +49,7 @@ def rows_of(experience_type: Any, observation: Any, acted: Acted, step: Any) -> 
         log_prob=acted.log_probs,
         truncated=step.truncated,
         hidden_state=acted.hidden_state,
+        extras=acted.extras,
     )
     names = experience_type._fields
     return experience_type(**{name: getattr(known, name) for name in names})

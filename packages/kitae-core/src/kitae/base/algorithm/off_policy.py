@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kitae.base.algorithm.schedule import Plan, plan_groups
 from kitae.base.algorithm.state import Counters
+from kitae.base.algorithm.updates import gradient_updates, processed_by
 from kitae.buffer import Replay
 from kitae.config import AlgoConfig
 from kitae.config.schedule import warm_up
@@ -28,8 +28,8 @@ def off_policy_learn(
     Args:
         storage: The replay. If it has priorities, `update_step` gives the sampled rows
             new ones as `info["priorities"]`, `[batch_size]`.
-        process_experience: The user's.
-        update_step: The user's.
+        process_experience: The user's; see `processed_by`.
+        update_step: The user's; its info may end the update, see `gradient_updates`.
         n_epochs: Gradient updates, each on a fresh batch.
 
     Returns:
@@ -41,7 +41,9 @@ def off_policy_learn(
         state, memory = carry
         sample_key, process_key, update_key = keys
         experience = storage.sample(memory, sample_key)
-        processed = process_experience(state, process_key, experience)
+        state, processed = processed_by(
+            process_experience, state, process_key, experience
+        )
         state, info = update_step(state, update_key, processed)
         if storage.update_priorities is None:
             return (state, memory), info
@@ -58,11 +60,7 @@ def off_policy_learn(
     def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
         # One split for all: each call of the generator costs more than a sample.
         epochs = jax.random.split(key, (n_epochs, 3))
-        if n_epochs == 1:
-            (state, memory), info = epoch((state, memory), epochs[0])
-        else:
-            (state, memory), infos = jax.lax.scan(epoch, (state, memory), epochs)
-            info = jax.tree.map(jnp.mean, infos)
+        (state, memory), info = gradient_updates(epoch, (state, memory), epochs)
         return state, memory, info
 
     return learn

@@ -9,6 +9,7 @@ import numpy as np
 
 from kitae.base.algorithm.schedule import Plan, plan_groups
 from kitae.base.algorithm.state import Counters
+from kitae.base.algorithm.updates import gradient_updates, processed_by
 from kitae.buffer import Rollout
 from kitae.config import AlgoConfig
 from kitae.config.schedule import held_rows
@@ -21,16 +22,20 @@ def on_policy_learn(
     update_step: UpdateStepFn,
     n_epochs: int,
     batch_size: int,
+    whole_sequences: bool = False,
 ) -> Callable[[State, Any, jax.Array], tuple[State, Any, Info]]:
     """Composes one update: process the rollout, then passes over its shuffled rows.
 
     Args:
         rollout: The storage.
         process_experience: The user's; its leaves are `[length, n_envs, ...]`, in and
-            out.
-        update_step: The user's; its leaves are `[batch_size, ...]`.
+            out; see `processed_by`.
+        update_step: The user's; its leaves are `[batch_size, ...]`, or for whole
+            sequences `[length, batch_size // length, ...]`. Its info may end the
+            update, see `gradient_updates`.
         n_epochs: Passes over the rollout.
         batch_size: Rows in one gradient update; divides the rollout's rows.
+        whole_sequences: Whether environments are shuffled, not rows.
 
     Returns:
         The pure `learn(state, memory, key) -> (state, memory, info)`; the memory
@@ -39,30 +44,41 @@ def on_policy_learn(
 
     def learn(state: State, memory: Any, key: jax.Array) -> tuple[State, Any, Info]:
         process_key, epochs_key = jax.random.split(key)
-        processed = process_experience(state, process_key, memory.data)
-        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), processed)
-        n_rows = jax.tree.leaves(rows)[0].shape[0]
+        state, processed = processed_by(
+            process_experience, state, process_key, memory.data
+        )
+        # Of sequences, an environment is what is shuffled.
+        rows = processed if whole_sequences else jax.tree.map(_flat, processed)
+        length, n_envs = jax.tree.leaves(processed)[0].shape[:2]
+        n, size = n_envs * length, batch_size
+        if whole_sequences:
+            n, size = n_envs, batch_size // length
 
         def minibatch(
             state: State, order_and_key: tuple[jax.Array, jax.Array]
         ) -> tuple[State, Info]:
             order, key = order_and_key
-            batch = jax.tree.map(lambda x: x[order], rows)
+            batch = jax.tree.map(
+                lambda x: x[:, order] if whole_sequences else x[order], rows
+            )
             return update_step(state, key, batch)
 
-        def epoch(state: State, key: jax.Array) -> tuple[State, Info]:
+        def epoch(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             order_key, update_key = jax.random.split(key)
-            every_row = jnp.arange(n_rows, dtype=jnp.int32)
-            order = jax.random.permutation(order_key, every_row)
-            order = order.reshape(-1, batch_size)
-            keys = jax.random.split(update_key, order.shape[0])
-            return jax.lax.scan(minibatch, state, (order, keys))
+            order = jax.random.permutation(order_key, jnp.arange(n, dtype=jnp.int32))
+            return order.reshape(-1, size), jax.random.split(update_key, n // size)
 
-        keys = jax.random.split(epochs_key, n_epochs)
-        state, infos = jax.lax.scan(epoch, state, keys)
-        return state, rollout.clear(memory), jax.tree.map(jnp.mean, infos)
+        epochs = jax.vmap(epoch)(jax.random.split(epochs_key, n_epochs))
+        epochs = jax.tree.map(_flat, epochs)
+        state, info = gradient_updates(minibatch, state, epochs)
+        return state, rollout.clear(memory), info
 
     return learn
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """Returns `[length, n, ...]` as `[length * n, ...]`."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 class OnPolicySchedule:

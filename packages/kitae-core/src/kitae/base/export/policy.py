@@ -189,7 +189,7 @@ def _pure(
             first,
             training.names and training.names[:1],
         )
-        actions = from_start(acted.actions, algorithm.config.env_cfg.action_space)
+        actions = from_start(acted.env_actions, algorithm.config.env_cfg.action_space)
         if first is None:
             return actions
         return actions, tuple(jax.tree.leaves(acted.next_hidden_state))

@@ -219,9 +219,9 @@ class CalledEnvironments:
     def send(self, carry: Carry) -> jax.Array:
         """Passes actions on to the host, if it steps beside an update."""
         if not self._beside:
-            return carry.acted.actions
+            return carry.acted.env_actions
         nothing = jax.ShapeDtypeStruct((), jnp.int32)
-        (sent,) = callback(self.calls.send, [nothing], carry.acted.actions)
+        (sent,) = callback(self.calls.send, [nothing], carry.acted.env_actions)
         return sent
 
     def step(

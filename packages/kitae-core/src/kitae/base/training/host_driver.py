@@ -129,7 +129,7 @@ class HostDriver(HostTraining):
         """Takes one step that no update comes before, without a program of many."""
         before, acted = self.step, self._acted
         self.settle()
-        actions = np.asarray(acted.actions)
+        actions = np.asarray(acted.env_actions)
         self._act(*self.take(self._observation, acted, actions))
         return Advance(before, {})
 

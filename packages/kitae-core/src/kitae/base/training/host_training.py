@@ -73,7 +73,7 @@ class HostTraining:
         Args:
             observation: What was acted on.
             acted: What was chosen.
-            actions: Those of `acted`, on the host.
+            actions: Its `env_actions`, on the host.
         """
         step = self.environments.step(actions)
         rows = self.algorithm.rows(observation, acted, step)

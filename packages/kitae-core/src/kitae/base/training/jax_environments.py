@@ -151,7 +151,7 @@ class JaxEnvironments:
         state: Any,
     ) -> Outcome:
         """Takes one step, and looks at what it gave."""
-        env, actions = self._env, carry.acted.actions
+        env, actions = self._env, carry.acted.env_actions
         env_key = jax.random.wrap_key_data(constants.env_key)
         step_key = jax.random.fold_in(env_key, iteration - constants.first_iteration)
         env_state, step = env.transition(

@@ -47,7 +47,7 @@ class StepByStep(HostTraining):
         if due and not overlaps:
             self._learn()
         acted = self._act(add=not due)
-        actions = read_soon(acted.actions)
+        actions = read_soon(acted.env_actions)
         if due and overlaps:
             self._learn()
         elif not due:
