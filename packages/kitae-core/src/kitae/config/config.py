@@ -1,7 +1,7 @@
 """The configs an agent is built from."""
 
 from dataclasses import dataclass, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 
@@ -97,13 +97,17 @@ class TrainConfig:
         save_frequency: Environment steps between checkpoints, at least 1; or -1: only
             at the end.
         keep_last: The newest checkpoints that are kept, at least 1; or -1: all.
-        keep_best: Whether the checkpoint with the best mean return of the last 100
-            training episodes is kept too.
+        keep_best: Whether the best checkpoint is kept too: the one with the best newest
+            evaluation or, without evaluations, with the best mean return of the last
+            100 training episodes.
         reset_on_save: Whether environments that are not JAX functions are reset at
             each checkpoint. Their state cannot be saved: with this, a run resumed from
             a checkpoint is bit for bit the run that was never interrupted, at the price
             of the episodes that are cut. JAX environments are saved and need it not.
         log_frequency: Environment steps between rows of the metrics, at least 1.
+        eval_frequency: Environment steps between evaluations while the agent trains, at
+            least 1; or -1: none. What is trained stays the same, bit for bit.
+        n_eval_episodes: Episodes of an evaluation, at least 1.
         tensorboard: Whether to write TensorBoard's files too; needs
             `pip install "kitae-core[tensorboard]"`.
         show_progress: Whether the progress is shown: drawn in a terminal or a
@@ -123,6 +127,8 @@ class TrainConfig:
     keep_best: bool = True
     reset_on_save: bool = False
     log_frequency: int = 10_000
+    eval_frequency: int = -1
+    n_eval_episodes: int = 20
     tensorboard: bool = False
     show_progress: bool = True
 
@@ -133,6 +139,8 @@ class TrainConfig:
         check_flag("keep_best", self.keep_best)
         check_flag("reset_on_save", self.reset_on_save)
         check_count("log_frequency", self.log_frequency, high=MAX_STEPS)
+        _check_int_or("eval_frequency", self.eval_frequency, "none")
+        check_count("n_eval_episodes", self.n_eval_episodes)
         check_flag("tensorboard", self.tensorboard)
         check_flag("show_progress", self.show_progress)
 
@@ -198,6 +206,48 @@ class EnvConfig:
         check_n_envs(self.n_envs)
         check_count("n_agents", self.n_agents, high=MAX_ENVS)
         check_number("worker_timeout", self.worker_timeout, 0.0, open_low=True)
+
+    @classmethod
+    def from_env(
+        cls, env: Any, task_name: str | None = None, n_envs: int | None = None
+    ) -> Self:
+        """Reads what it can of environments.
+
+        Args:
+            env: As `BaseAgent.train` takes them: a vector environment, one of
+                Gymnasium's, a `FuncEnv`, or what `make_pettingzoo` makes.
+            task_name: Default: the environment's id, or the name of its class.
+            n_envs: For a `FuncEnv`: as many as there will be.
+
+        Raises:
+            ValueError: `n_envs` is missing, or not the number of the environments.
+            TypeError: It is no environment.
+
+        Example:
+            >>> EnvConfig.from_env(gym.make_vec("CartPole-v1", 4)).n_envs
+            4
+        """
+        is_vector = hasattr(env, "single_action_space")
+        prefix = "single_" if is_vector else ""
+        try:
+            spaces = [
+                getattr(env, f"{prefix}{name}_space")
+                for name in ("observation", "action")
+            ]
+        except AttributeError:
+            raise TypeError(f"env must be an environment, got {env!r}") from None
+        known = getattr(env, "num_envs", None) or getattr(env, "n_envs", n_envs)
+        if not is_vector and isinstance(env, gym.Env):
+            known = 1
+        if known is None:
+            raise ValueError(
+                f"n_envs must say how many there will be of {type(env).__name__}"
+            )
+        if n_envs not in (None, known):
+            raise ValueError(f"n_envs must be {known}, as env has, got {n_envs}")
+        name = getattr(getattr(env, "spec", None), "id", type(env).__name__)
+        n_agents = getattr(env, "n_agents", 1)
+        return cls(task_name or name, *spaces, n_envs=known, n_agents=n_agents)
 
     @property
     def n_rows(self) -> int:

@@ -5,7 +5,7 @@ The drivers ask these functions; so does whoever needs the horizon of a schedule
 
 import math
 
-from kitae.config.config import AlgoConfig
+from kitae.config.config import AlgoConfig, TrainConfig
 
 
 def held_rows(config: AlgoConfig) -> tuple[int, str]:
@@ -36,8 +36,19 @@ def crossed(before: int, after: int, period: int) -> bool:
     return after // period > before // period
 
 
-def next_stop(step: int, until: int, *periods: int) -> int:
-    """Returns the next environment step at which the host has something to do."""
+def next_stop(train_cfg: TrainConfig, step: int, until: int) -> int:
+    """Returns the next environment step at which the host has something to do.
+
+    Args:
+        train_cfg: When it logs, saves and evaluates.
+        step: Environment steps so far.
+        until: Environment steps at which the training ends.
+    """
+    periods = (
+        train_cfg.log_frequency,
+        train_cfg.save_frequency,
+        train_cfg.eval_frequency,
+    )
     multiples = [(step // period + 1) * period for period in periods if period > 0]
     return min([until, *multiples])
 

@@ -11,10 +11,17 @@ from kitae.config import check_int, check_number
 from kitae.config.config import MAX_SEED
 from kitae.config.typed import short
 from kitae.runs.listing import UNKNOWN, algorithm_of, flat_fields, read_config
-from kitae.runs.tables import STEP, read_episodes, read_metrics, running_mean
+from kitae.runs.tables import (
+    STEP,
+    read_episodes,
+    read_evaluations,
+    read_metrics,
+    running_mean,
+)
 
 RESAMPLES = 2_000
 OF_EPISODES = {"episode_return": "return", "episode_length": "length"}
+OF_EVALUATIONS = {"eval_return": "return_mean", "eval_return_std": "return_std"}
 ABSENT = object()
 
 
@@ -60,8 +67,9 @@ def read_curve(
 
     Args:
         run_dir: The run's directory.
-        metric: "episode_return" or "episode_length", with a point for each episode; or
-            another column of `metrics.csv`, with a point for each row that has it.
+        metric: "episode_return" or "episode_length", with a point for each episode;
+            "eval_return" or "eval_return_std", with one for each evaluation; or another
+            column of `metrics.csv`, with one for each row that has it.
         x: What it is drawn over. Seconds of an episode are found between those of the
             rows of `metrics.csv`; episodes after the last row have none, and are left
             out.
@@ -80,10 +88,17 @@ def read_curve(
     if metric in OF_EPISODES:
         table = read_episodes(Path(run_dir))
         values = table[OF_EPISODES[metric]]
+    elif metric in OF_EVALUATIONS:
+        table = read_evaluations(Path(run_dir))
+        values = table.get(OF_EVALUATIONS[metric])
     else:
         table, values = metrics, metrics.get(metric)
     if values is None:
-        known = [*OF_EPISODES, *(name for name in metrics if name not in OF_EPISODES)]
+        known = [
+            *OF_EPISODES,
+            *OF_EVALUATIONS,
+            *(name for name in metrics if name not in OF_EPISODES),
+        ]
         raise ValueError(f"metric must be one of {known}, got {metric!r}")
     at = table[STEP]
     if x == "seconds":

@@ -22,6 +22,7 @@ X_LABELS = {"env_steps": "environment steps", "seconds": "training time (s)"}
 Y_LABELS = {
     "episode_return": "return of an episode",
     "episode_length": "length of an episode (steps)",
+    "eval_return": "mean return of an evaluation",
     "steps_per_second": "environment steps per second",
 }
 MAX_SMOOTH = 100

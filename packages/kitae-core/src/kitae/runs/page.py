@@ -156,7 +156,7 @@ def _curves(run_dir: Path) -> list[dict[str, str]]:
     """Draws every metric that has points; returns `title`, `how` and `svg` of each."""
     names = [name for name in read_metrics(run_dir) if name not in NOT_DRAWN]
     figures = []
-    for metric in (*OF_EPISODES, *names):
+    for metric in (*OF_EPISODES, "eval_return", *names):
         curve = read_curve(run_dir, metric)
         if len(curve.x):
             figures.append(_curve(curve, metric, f"c{len(figures)}"))

@@ -47,7 +47,7 @@ def plot_runs(
     Args:
         run_dirs: The runs' directories.
         out: The file, which is replaced: `.png` or `.svg`; without a suffix, both.
-        metric: "episode_return", "episode_length" or a column of `metrics.csv`.
+        metric: As for `read_curve`.
         x: What it is drawn over.
         smooth: Points in the running mean, at least 1. Default: a tenth of a run's
             episodes, at most 100; for other metrics 1.

@@ -10,6 +10,7 @@ import numpy as np
 from kitae.base.rundir.tables import LARGEST, whole_lines
 
 METRICS, EPISODES = "metrics.csv", "episodes.csv"
+EVALUATIONS = "evaluations.csv"
 STEP = "env_step"
 Columns = dict[str, np.ndarray]
 
@@ -38,6 +39,19 @@ def read_episodes(run_dir: Path) -> Columns:
         ValueError: The file is damaged.
     """
     return _read(run_dir / EPISODES, (STEP, "return", "length"))
+
+
+def read_evaluations(run_dir: Path) -> Columns:
+    """Reads a run's `evaluations.csv`; see `read_metrics`.
+
+    Returns:
+        `[n_evaluations]` float64 of each column by its name; `env_step`, `seconds` and
+        `return_mean` are there in any case, and finite.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return _read(run_dir / EVALUATIONS, (STEP, "seconds", "return_mean"))
 
 
 def _read(path: Path, required: tuple[str, ...]) -> Columns:

@@ -38,7 +38,6 @@ from kitae.base.recording.trackers import Callback, Tracker, checked_trackers
 from kitae.base.rundir import checkpoint
 from kitae.base.rundir.directory import locked, new_run_dir, only_begun, runs_root
 from kitae.base.training.drivers import Drivers
-from kitae.base.training.evaluation import evaluate
 from kitae.base.training.functions import CompiledFunctions
 from kitae.base.training.host_environments import agent_names
 from kitae.base.training.loop import Loop
@@ -329,6 +328,7 @@ class BaseAgent(IAgent):
         env: VectorEnv | gym.Env | PettingZooEnvs,
         n_env_steps: int,
         *,
+        eval_env: VectorEnv | gym.Env | PettingZooEnvs | None = None,
         devices: Sequence[Any] | None = None,
         trackers: Iterable[Tracker | Callback] = (),
     ) -> History:
@@ -350,6 +350,10 @@ class BaseAgent(IAgent):
             n_env_steps: Environment steps (transitions), summed over the parallel
                 environments, at least 1. The last vector step is taken whole, so up
                 to `n_envs - 1` more.
+            eval_env: In which the agent is evaluated while it trains, where
+                `train_cfg.eval_frequency` asks for it: any number of environments,
+                other ones than `env`. Default: JAX environments are those of `env`,
+                which it leaves as they are.
             devices: For environments that are JAX functions: over which to split the
                 environments, the replay and the batches. With `jax.distributed`, the
                 devices of all processes, each of which makes this call. Default: one.
@@ -373,7 +377,8 @@ class BaseAgent(IAgent):
         """
         check_int("n_env_steps", n_env_steps, 1)
         trackers = checked_trackers(trackers)
-        return self._train_until(env, self.step + n_env_steps, devices, trackers)
+        until = self.step + n_env_steps
+        return self._train_until(env, until, eval_env, devices, trackers)
 
     def train_seeds(
         self, env: Any, n_env_steps: int, seeds: Iterable[int]
@@ -422,6 +427,7 @@ class BaseAgent(IAgent):
         n_env_steps: int,
         *,
         step: int | None = None,
+        eval_env: VectorEnv | gym.Env | PettingZooEnvs | None = None,
         devices: Sequence[Any] | None = None,
         trackers: Iterable[Tracker | Callback] = (),
     ) -> History:
@@ -434,14 +440,15 @@ class BaseAgent(IAgent):
         checkpoint are dropped. Other environments are reset, since Gymnasium has no
         way to save one; with `train_cfg.reset_on_save` that makes no difference.
 
-        A config that is not the checkpoint's is told field by field, as a warning. A
-        run that ended before its first checkpoint begins anew.
+        A config that is not the checkpoint's is reported field by field, as a warning.
+        A run that ended before its first checkpoint begins anew.
 
         Args:
             env: As for `train`.
             n_env_steps: Environment steps in all, those of the checkpoint included.
             step: Of the checkpoint. Default: the newest. Later ones are left: a warning
                 names them, and they are removed when this training has written one.
+            eval_env: As for `train`.
             devices: As for `train`.
             trackers: As for `train`.
 
@@ -464,7 +471,7 @@ class BaseAgent(IAgent):
             with locked(run_dir) if jax.process_index() == 0 else nullcontext():
                 saved = self._restored(run_dir, step)
         self.run_dir = run_dir
-        return self._train_until(env, n_env_steps, devices, trackers, saved)
+        return self._train_until(env, n_env_steps, eval_env, devices, trackers, saved)
 
     @classmethod
     def load(
@@ -555,13 +562,8 @@ class BaseAgent(IAgent):
             check_int("max_episode_steps", max_episode_steps, 1)
         self._know(env)
         seed = self.config.seed if seed is None else seed
-        return evaluate(
-            self.functions,
-            self.training_state,
-            env,
-            n_episodes,
-            seed,
-            max_episode_steps,
+        return self._drivers.evaluate(
+            env, self.training_state, n_episodes, seed, max_episode_steps
         )
 
     def export(self, folder: str | Path) -> Path:
@@ -634,12 +636,14 @@ class BaseAgent(IAgent):
         self,
         env: Any,
         n_env_steps: int,
+        eval_env: Any,
         devices: Sequence[Any] | None,
         trackers: list[Tracker],
         saved: checkpoint.Saved | None = None,
     ) -> History:
         self._warn_of_annealing(n_env_steps)
         self._know(env)
+        evaluate = self._evaluation_in(env, eval_env)
         snapshot = None
         if saved is not None and saving.ENVIRONMENTS in saved:
             snapshot = partial(saved.tree, saving.ENVIRONMENTS)
@@ -657,13 +661,47 @@ class BaseAgent(IAgent):
                 n_env_steps,
                 is_saved=saved is not None,
             ) as recorder,
-            self._looping(Loop(driver, recorder, self._commit, n_env_steps)) as loop,
+            self._looping(
+                Loop(driver, recorder, self._commit, n_env_steps, evaluate)
+            ) as loop,
         ):
             if jax.process_index() == 0:
                 videos_into(self._own_run_dir() / "videos", env)
             loop.run()
         n_steps, n_updates = self.step - before.step, self.updates - before.updates
         return driver.statistics.history(n_steps, n_updates)
+
+    def _evaluation_in(
+        self, env: Any, eval_env: Any
+    ) -> Callable[[TrainingState], np.ndarray] | None:
+        """Returns how a state is evaluated in a training; None: it is not.
+
+        Raises:
+            ValueError: `eval_env` is missing, or for nothing, or the training's own.
+        """
+        train_cfg, seed = self.config.train_cfg, self.config.seed
+        if train_cfg.eval_frequency == -1:
+            if eval_env is not None:
+                raise ValueError(
+                    "eval_env is for a training with evaluations, but "
+                    "train_cfg.eval_frequency is -1: never"
+                )
+            return None
+        if as_jax_env(env, self.config.env_cfg.n_envs) is not None:
+            eval_env = env if eval_env is None else eval_env
+        elif eval_env is None or eval_env is env:
+            raise ValueError(
+                "eval_env must be environments of their own, since "
+                f"train_cfg.eval_frequency is {train_cfg.eval_frequency}, got "
+                f"{'none' if eval_env is None else 'those of the training'}"
+            )
+        agent_names(self.config, eval_env)
+        n_episodes = train_cfg.n_eval_episodes
+
+        def evaluate(training: TrainingState) -> np.ndarray:
+            return self._drivers.evaluate(eval_env, training, n_episodes, seed)
+
+        return evaluate
 
     @contextmanager
     def _looping(self, loop: Loop) -> Iterator[Loop]:
@@ -803,7 +841,7 @@ class BaseAgent(IAgent):
         self._restore(saved)
         if changes:
             warnings.warn(
-                f"{self.run_name} goes on with another config than it had:\n  "
+                f"{self.run_name} continues with another config than it had:\n  "
                 + "\n  ".join(changes),
                 RuntimeWarning,
                 stacklevel=3,

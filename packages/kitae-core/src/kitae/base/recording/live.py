@@ -40,6 +40,7 @@ class Progress:
         episode_length: Likewise, in environment steps.
         metrics: Of the newest update, and the agent's own.
         returns: `episode_return` as it was, at equal parts of the training.
+        evaluation: Mean return of the newest evaluation, None before the first.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Progress:
     episode_length: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     returns: list[float] = field(default_factory=list)
+    evaluation: float | None = None
 
     @property
     def share(self) -> float:
@@ -126,6 +128,8 @@ def line(progress: Progress) -> str:
     parts = [f"{progress.step:,}/{progress.until:,}"]
     if progress.episode_return is not None:
         parts.append(f"return {number(progress.episode_return)}")
+    if progress.evaluation is not None:
+        parts.append(f"evaluation {number(progress.evaluation)}")
     parts += _metrics(progress)
     parts += [_speeds(progress), f"{progress.left} left"]
     return f"{visible(progress.name)}  {'  '.join(parts)}"
@@ -179,7 +183,14 @@ class _Episodes:
             f"  {sparkline(progress.returns, bars)}  ",
             f"length {number(progress.episode_length)}  ",
             f"{progress.episodes:,} episodes",
+            *_evaluation(progress),
         )
+
+
+def _evaluation(progress: Progress) -> list[Any]:
+    if progress.evaluation is None:
+        return []
+    return ["  evaluation ", (number(progress.evaluation), "bold green")]
 
 
 class Display(Protocol):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kitae.base.algorithm.state import Log, TrainingState
 from kitae.base.common.interrupts import Interrupt, held_back
@@ -101,14 +102,23 @@ class Recorder:
         self._report.after_step(before)
         self._saver.check()
 
+    def evaluation_due(self, before: int) -> bool:
+        """Whether to evaluate now, after steps since `before`."""
+        return self._is_due(before, self._subject.config.train_cfg.eval_frequency)
+
+    def after_evaluation(self, returns: np.ndarray) -> None:
+        """Writes what an evaluation gave, `[n_episodes]`."""
+        self._report.after_evaluation(returns)
+
     def save_due(self, before: int) -> bool:
         """Whether to save now, after steps since `before`."""
-        step, frequency = self._counters.step, self._subject.config.train_cfg
-        period = frequency.save_frequency
-        due = period > 0 and crossed(before, step, period)
+        due = self._is_due(before, self._subject.config.train_cfg.save_frequency)
         # One of several processes cannot save alone.
         ends = self.interrupted and jax.process_count() == 1
         return (due or ends) and not self.is_saved
+
+    def _is_due(self, before: int, period: int) -> bool:
+        return period > 0 and crossed(before, self._counters.step, period)
 
     def raise_if_interrupted(self) -> None:
         """Raises what was held back.

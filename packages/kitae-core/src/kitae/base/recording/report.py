@@ -29,6 +29,16 @@ COMMON_COLUMNS = [
     "episode_length",
 ]
 EPISODE_COLUMNS = ["env_step", "env", "return", "length"]
+EVALUATION_COLUMNS = [
+    "env_step",
+    "updates",
+    "seconds",
+    "episodes",
+    "return_mean",
+    "return_std",
+    "return_min",
+    "return_max",
+]
 
 
 class Report:
@@ -74,6 +84,8 @@ class Report:
         self._is_shown = shown and train_cfg.show_progress
         self._shown_metrics: dict[str, float] = {}
         self._progress = Progress(subject.run_name, counters.step, counters.step, until)
+        self._evaluates = train_cfg.eval_frequency > 0
+        self._evaluations: Table | None = None
 
     def __enter__(self) -> Self:
         subject, step = self._subject, self._counters.step
@@ -90,11 +102,18 @@ class Report:
         # Of a resumed run, those that are in no row of the metrics yet.
         self._fresh = [(value, length) for at, value, length in known if at > row_step]
         self._recent = deque((value for _, value, _ in known), SHOWN_EPISODES)
+        evaluations = run_dir / "evaluations.csv"
+        evaluated = rows_until(evaluations, step, ("return_mean",))
+        if evaluated and self._evaluates:
+            self._progress.evaluation = float(evaluated[-1]["return_mean"])
         with ExitStack() as stack:
             self._metrics = Table(paths[0], COMMON_COLUMNS + names, rows)
             stack.callback(self._metrics.close)
             self._episodes = Table(paths[1], EPISODE_COLUMNS, episodes)
             stack.callback(self._episodes.close)
+            if self._evaluates or evaluated:
+                self._evaluations = Table(evaluations, EVALUATION_COLUMNS, evaluated)
+                stack.callback(self._evaluations.close)
             self._trackers = _trackers(subject)
             for tracker in self._trackers:
                 stack.callback(tracker.close)
@@ -124,6 +143,10 @@ class Report:
         self._metrics.sync()
         self._episodes.sync()
         score = float(np.mean(self._recent)) if self._recent else None
+        if self._evaluations is not None:
+            self._evaluations.sync()
+        if self._evaluates:
+            score = self._progress.evaluation
         return Log(self._seconds(), info, score)
 
     def note(self, counters: Counters, info: Info | None) -> None:
@@ -152,11 +175,33 @@ class Report:
         """Writes what is due after steps since `before` environment steps."""
         self._metrics.begin()
         self._episodes.begin()
+        if self._evaluations is not None:
+            self._evaluations.begin()
         if crossed(before, self._counters.step, self._log_frequency):
             self._write_row()
         # Reading the newest values waits for the device: only where they are seen.
         if self._display.live and time.perf_counter() - self._shown > REFRESH_SECONDS:
             self._show()
+
+    def after_evaluation(self, returns: np.ndarray) -> None:
+        """Writes the returns of an evaluation, `[n_episodes]`."""
+        assert self._evaluations is not None
+        counters, mean = self._counters, float(returns.mean())
+        row = {
+            "env_step": counters.step,
+            "updates": counters.updates,
+            "seconds": round(self._seconds(), 3),
+            "episodes": len(returns),
+            "return_mean": mean,
+            "return_std": float(returns.std()),
+            "return_min": float(returns.min()),
+            "return_max": float(returns.max()),
+        }
+        self._evaluations.write([row])
+        self._progress.evaluation = mean
+        metrics = {"eval_return": mean, "eval_return_std": row["return_std"]}
+        for tracker in self._trackers:
+            self._log(tracker, metrics)
 
     def check_finite(self) -> dict[str, float]:
         """Reads the newest update's info.
@@ -268,6 +313,9 @@ class Silent(Report):
         """Does nothing."""
 
     def finish(self) -> None:
+        """Does nothing."""
+
+    def after_evaluation(self, returns: np.ndarray) -> None:
         """Does nothing."""
 
     def log(self) -> Log:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from kitae.base.algorithm.multi_agent import Names
 from kitae.base.algorithm.state import EnvSnapshot, TrainingState
@@ -12,14 +13,22 @@ from kitae.base.common.pytrees import owned
 from kitae.base.recording.statistics import History
 from kitae.base.training.devices import Devices
 from kitae.base.training.driver import Driver
-from kitae.base.training.functions import CompiledFunctions
+from kitae.base.training.evaluation import evaluate
+from kitae.base.training.functions import CompiledFunctions, act_arguments
 from kitae.base.training.host_driver import HostDriver, HostPrograms
-from kitae.base.training.host_environments import HostEnvironments, host_env
+from kitae.base.training.host_environments import (
+    HostEnvironments,
+    agent_names,
+    check_spaces,
+    host_env,
+)
 from kitae.base.training.jax_driver import JaxDriver, check_fits
 from kitae.base.training.jax_environments import JaxPrograms
+from kitae.base.training.jax_evaluation import JaxEvaluation
 from kitae.base.training.seeds import Trainee, batch_of_seeds, train_seeds
 from kitae.base.training.step_by_step import StepByStep
 from kitae.envs.functional import JaxVectorEnv, as_jax_env
+from kitae.envs.observations import empty_observations
 
 
 def n_threads() -> int:
@@ -48,6 +57,7 @@ class Drivers:
         self._host_programs: dict[Names | None, HostPrograms] = {}
         # Those of the newest environments: older ones are not kept alive.
         self._jax_programs: tuple[Any, Any, JaxPrograms] | None = None
+        self._jax_evaluation: tuple[Any, JaxEvaluation] | None = None
 
     def make(
         self,
@@ -117,6 +127,46 @@ class Drivers:
         size = batch_of_seeds(states[0].state, len(states))
         programs = JaxPrograms(self.functions.algorithm, env, n_seeds=size)
         return train_seeds(self.functions, programs, states, trainees, until)
+
+    def evaluate(
+        self,
+        env: Any,
+        training: TrainingState,
+        n_episodes: int,
+        seed: int,
+        max_episode_steps: int | None = None,
+    ) -> np.ndarray:
+        """Returns the returns of `n_episodes`; see `BaseAgent.evaluate`.
+
+        Raises:
+            ValueError: The environment does not fit the config.
+        """
+        config, functions = self._config, self.functions
+        known = self._jax_evaluation
+        if known is not None and known[0] is env:
+            return known[1](training, n_episodes, seed, max_episode_steps)
+        jax_env = as_jax_env(env, config.env_cfg.n_envs)
+        if jax_env is None or not self._can_select(jax_env, training):
+            return evaluate(
+                functions, training, jax_env or env, n_episodes, seed, max_episode_steps
+            )
+        program = JaxEvaluation(functions.algorithm, jax_env)
+        self._jax_evaluation = env, program
+        return program(training, n_episodes, seed, max_episode_steps)
+
+    def _can_select(self, env: JaxVectorEnv, training: TrainingState) -> bool:
+        """Whether `select_action` can be part of a program; warns if it cannot.
+
+        Raises:
+            ValueError: The environment does not fit the config.
+        """
+        agent_names(self._config, env)
+        check_spaces(self._config, env)
+        n_envs, select = env.num_envs, self.functions.select
+        observation = empty_observations(env.single_observation_space, n_envs)
+        remembered = self.functions.algorithm.nothing_remembered(n_envs)
+        select.shapes(*act_arguments(training, observation, *remembered))
+        return select.traceable
 
     def _programs_for(
         self, env: Any, devices: Sequence[Any] | None

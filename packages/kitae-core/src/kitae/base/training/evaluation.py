@@ -1,4 +1,4 @@
-"""Playing whole episodes with the best actions an agent knows."""
+"""Playing whole episodes with the best actions an agent knows, on the host."""
 
 import gymnasium as gym
 import jax
@@ -11,7 +11,6 @@ from kitae.base.recording.statistics import EpisodeStatistics
 from kitae.base.training.functions import CompiledFunctions
 from kitae.base.training.host_environments import host_env
 from kitae.base.training.step_by_step import read_soon
-from kitae.envs.functional import as_jax_env
 from kitae.envs.pettingzoo import PettingZooEnvs
 
 
@@ -31,7 +30,7 @@ def evaluate(
     share: a vector cannot reset some of its environments in every autoreset mode.
     """
     config = functions.algorithm.config
-    envs = host_env(config, as_jax_env(env, config.env_cfg.n_envs) or env)
+    envs = host_env(config, env)
     n_envs, n_agents = envs.n_envs, config.env_cfg.n_agents
     left = np.full(n_envs, n_episodes // n_envs)
     left[: n_episodes % n_envs] += 1
@@ -64,7 +63,7 @@ def evaluate(
                 names=training.names,
             )
             iteration += 1
-            result = envs.step(read_soon(acted.actions))
+            result = envs.step(read_soon(acted.env_actions))
             observation, hidden_state = result.observation, acted.next_hidden_state
             first = None if hidden_state is None else result.first
             whole = result.of_envs(n_agents)

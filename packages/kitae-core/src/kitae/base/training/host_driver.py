@@ -144,10 +144,7 @@ class HostDriver(HostTraining):
             self._programs.make(kinds, constants, carry)
         program = self._programs.loop(size, learns)
         environments, ends_at = self.environments, time.perf_counter() + CHUNK_SECONDS
-        train_cfg = self._config.train_cfg
-        stop = next_stop(
-            self.step, until, train_cfg.log_frequency, train_cfg.save_frequency
-        )
+        stop = next_stop(self._config.train_cfg, self.step, until)
 
         def is_enough(n: int) -> bool:
             if environments.counters.step >= stop:

@@ -124,9 +124,7 @@ class Session:
             kinds = ((plan.size, plan.learns) for plan in plans)
             programs.make(kinds, self._constants, self.carry)
         loop = programs.loop(size, learns)
-        stop = next_stop(
-            counters.step, until, train_cfg.log_frequency, train_cfg.save_frequency
-        )
+        stop = next_stop(train_cfg, counters.step, until)
         n = -(-(stop - counters.step) // (n_envs * size))
         n = min(plan.n_groups, loop.length, n)
         alone = programs.n_seeds is None and jax.process_count() == 1

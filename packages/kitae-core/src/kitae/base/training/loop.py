@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from kitae.base.algorithm.state import TrainingState
 from kitae.base.recording.recorder import Recorder
@@ -21,15 +22,22 @@ class Loop:
         recorder: Shows, writes and saves, and says when.
         commit: Is given the newest state: what trackers and errors see of the agent.
         until: Environment steps at which the training ends.
+        evaluate: `(training) -> returns`, plays episodes with a state. None: never.
     """
 
     def __init__(
-        self, driver: Driver, recorder: Recorder, commit: Commit, until: int
+        self,
+        driver: Driver,
+        recorder: Recorder,
+        commit: Commit,
+        until: int,
+        evaluate: Callable[[TrainingState], np.ndarray] | None = None,
     ) -> None:
         self._driver = driver
         self._recorder = recorder
         self._commit = commit
         self._until = until
+        self._evaluate = evaluate
         self._thread = threading.get_ident()
 
     def run(self) -> None:
@@ -75,6 +83,8 @@ class Loop:
             before, infos = self._advanced()
             self._check(infos)
             recorder.after_step(before)
+            if self._evaluate is not None and recorder.evaluation_due(before):
+                recorder.after_evaluation(self._evaluate(driver.training))
             if recorder.save_due(before):
                 self._save(wait=recorder.interrupted)
             recorder.raise_if_interrupted()
