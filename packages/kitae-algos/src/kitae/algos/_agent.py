@@ -4,8 +4,9 @@ What an agent learns, and how, is in its own file.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,10 @@ import optax
 
 import kitae.config as cfg
 from kitae.algos._shared import uniform
+from kitae.algos._tasks import settings_of
 from kitae.base import BaseAgent, OffPolicyAgent, OnPolicyAgent
 from kitae.buffer import Experience, Replay
+from kitae.envs.make import make_vec_env
 
 Factories = tuple[
     Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]
@@ -27,9 +30,64 @@ class EpsilonGreedy(BaseAgent):
     Attributes:
         factories: `train_state_factory`, `explore_factory`,
             `process_experience_factory` and `update_step_factory`.
+        preset_name: Under which `kitae.algos.presets` has its settings.
     """
 
     factories: ClassVar[Factories]
+    preset_name: ClassVar[str]
+
+    @classmethod
+    def from_preset(
+        cls,
+        task: str,
+        *,
+        seed: int = 0,
+        env: Any = None,
+        n_env_steps: int | None = None,
+        run_name: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Makes an agent with the settings that it has for a task.
+
+        Args:
+            task: An environment's id, as `kitae.envs.make.make_vec_env` takes it. For
+                one that no agent was tuned on, the settings are those of a middling
+                task.
+            seed: Of the run.
+            env: The environments it will train in. Default: as many as the settings
+                say; they are made by
+                `make_vec_env(task, agent.config.env_cfg.n_envs)`.
+            n_env_steps: Environment steps of the training, over which the learning
+                rate falls. Default: as the settings say.
+            run_name: Of the run. Default: the agent, the task and the seed.
+            **kwargs: For the constructor, after `run_name` and `config`.
+
+        Raises:
+            ValueError: The agent does not fit the environment.
+            gymnasium.error.NameNotFound: There is no such environment.
+
+        Example:
+            >>> from kitae.algos import DQN
+            >>> DQN.from_preset("CartPole-v1", seed=3).run_name
+            'dqn-CartPole-v1-3'
+        """
+        preset = settings_of(cls.preset_name, cls.params_type, task)
+        if env is None:
+            one = make_vec_env(task, 1)
+            env_cfg = cfg.EnvConfig.from_env(one, task)
+            env_cfg = replace(env_cfg, n_envs=preset.n_envs)
+            one.close()
+        else:
+            env_cfg = cfg.EnvConfig.from_env(env, task)
+        train_cfg = preset.train_cfg
+        if n_env_steps is not None:
+            train_cfg = replace(train_cfg, n_env_steps=n_env_steps)
+        config = cfg.AlgoConfig(
+            seed, preset.algo_params, preset.update_cfg, train_cfg, env_cfg
+        )
+        if run_name is None:
+            run_name = f"{cls.preset_name}-{task.rpartition('/')[2]}-{seed}"
+        return cls(run_name, config, **kwargs)
 
     def exploration(self, step: jax.Array | int) -> jax.Array:
         """Returns the probability of a random action after `step` environment steps."""

@@ -263,6 +263,7 @@ class BTR(NoisyValueAgent):
     """
 
     params_type = BTRParams
+    preset_name = "btr"
     factories = (
         train_state_factory,
         explore_factory,

@@ -203,6 +203,7 @@ class C51(OffPolicyValueAgent):
     """
 
     params_type = C51Params
+    preset_name = "c51"
     factories = (
         train_state_factory,
         explore_factory,

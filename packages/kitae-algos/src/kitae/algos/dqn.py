@@ -220,6 +220,7 @@ class DQN(OffPolicyValueAgent):
     """
 
     params_type = DQNParams
+    preset_name = "dqn"
     factories = (
         train_state_factory,
         explore_factory,

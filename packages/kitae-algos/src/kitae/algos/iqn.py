@@ -195,6 +195,7 @@ class IQN(OffPolicyValueAgent):
     """
 
     params_type = IQNParams
+    preset_name = "iqn"
     factories = (
         train_state_factory,
         explore_factory,

@@ -197,6 +197,7 @@ class MunchausenDQN(OffPolicyValueAgent):
     """
 
     params_type = MunchausenParams
+    preset_name = "munchausen"
     factories = (
         train_state_factory,
         explore_factory,

@@ -184,6 +184,7 @@ class PQN(OnPolicyValueAgent):
     """
 
     params_type = PQNParams
+    preset_name = "pqn"
     factories = (
         train_state_factory,
         explore_factory,

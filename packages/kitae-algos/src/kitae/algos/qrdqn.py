@@ -180,6 +180,7 @@ class QRDQN(OffPolicyValueAgent):
     """
 
     params_type = QRDQNParams
+    preset_name = "qrdqn"
     factories = (
         train_state_factory,
         explore_factory,

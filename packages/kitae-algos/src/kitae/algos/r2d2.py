@@ -297,6 +297,7 @@ class R2D2(OffPolicyValueAgent):
     """
 
     params_type = R2D2Params
+    preset_name = "r2d2"
     factories = (
         train_state_factory,
         explore_factory,

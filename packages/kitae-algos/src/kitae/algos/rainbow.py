@@ -212,6 +212,7 @@ class Rainbow(NoisyValueAgent):
     """
 
     params_type = RainbowParams
+    preset_name = "rainbow"
     factories = (
         train_state_factory,
         explore_factory,
