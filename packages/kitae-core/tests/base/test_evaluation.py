@@ -212,6 +212,12 @@ def test_trackers_and_the_curve_have_the_evaluations(helpers):
     assert [row["eval_return"] for _, row in evaluations] == curve.y.tolist()
 
 
+def test_seeds_side_by_side_are_not_evaluated(helpers):
+    agent = helpers.make_agent(drifts(), n_env_steps=100, **OFTEN)
+    with pytest.raises(ValueError, match="eval_frequency must be -1, got 50"):
+        agent.train_seeds(drifts(), 100, seeds=[0, 1])
+
+
 def test_environments_to_evaluate_in_must_be_others(helpers):
     host = VectorWrapper(drifts())
     agent = helpers.make_agent(host, n_env_steps=100, **OFTEN)

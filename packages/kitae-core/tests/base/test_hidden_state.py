@@ -1,5 +1,6 @@
 """What an agent remembers from step to step, and what becomes of it at an end."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,12 +86,8 @@ def test_starts_anew_with_each_episode_compiled(helpers):
     assert_counts(compiled)
     on_host = helpers.make_agent(env, agent_type=counting_agent(helpers))
     on_host.train(VectorWrapper(env), 90)
-    for mine, theirs in zip(
-        stored_rows(compiled.memory), stored_rows(on_host.memory), strict=True
-    ):
-        mine = mine["count"] if isinstance(mine, dict) else mine
-        theirs = theirs["count"] if isinstance(theirs, dict) else theirs
-        np.testing.assert_allclose(mine, theirs)
+    rows = [stored_rows(agent.memory) for agent in (compiled, on_host)]
+    jax.tree.map(np.testing.assert_allclose, *rows)
     for run in compiled.train_seeds(env, 90, seeds=range(2)):
         assert_counts(run.agent)
 

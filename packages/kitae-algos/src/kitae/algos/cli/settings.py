@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -27,6 +27,7 @@ from kitae.base.rundir.files import read_file
 from kitae.base.rundir.output import visible
 from kitae.config.serial import MAX_JSON_BYTES, check_depth, config_from_json, plain
 from kitae.config.typed import read_dataclass, read_value, short
+from kitae.envs.functional import as_jax_env
 from kitae.envs.make import make_vec_env
 from kitae.runs import read_run
 
@@ -34,6 +35,7 @@ SETTINGS = "train.toml"
 MAX_SETTINGS_BYTES = 100_000
 MAX_DOTS = 1_000  # in a line
 FIRST_TASK = "CartPole-v1"
+N_EVAL_EPISODES = 100
 
 Agent = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
 RunDir = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
@@ -99,7 +101,6 @@ class Training(Generic[P]):
             the arguments of `make_vec_env` or of Gymnasium's `make`.
         seed: In [0, 2**32 - 1]; the same seed gives the same run.
         run_name: The run's directory under runs/. Default: agent, environment and seed.
-        n_eval_episodes: Greedy episodes played at the end, at least 1.
         capture_video: Whether to film every hundredth episode while training.
     """
 
@@ -114,12 +115,10 @@ class Training(Generic[P]):
     env_kwargs: Annotated[dict[str, Plain], ENV_KWARGS] = field(default_factory=dict)
     seed: int = 0
     run_name: str | None = None
-    n_eval_episodes: int = 100
     capture_video: bool = False
 
     def __post_init__(self) -> None:
         cfg.check_n_envs(self.n_envs)
-        cfg.check_count("n_eval_episodes", self.n_eval_episodes)
         for name in self.env_kwargs:
             if name in NOT_ENV_KWARGS:
                 raise ValueError(
@@ -173,8 +172,9 @@ def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
     """Returns the settings that an agent starts from on a task."""
     if agent in AGENTS:
         start = preset(agent, env_id)
+        train_cfg = replace(start.train_cfg, n_eval_episodes=N_EVAL_EPISODES)
         return Training(
-            start.algo_params, start.update_cfg, start.train_cfg, env_id, start.n_envs
+            start.algo_params, start.update_cfg, train_cfg, env_id, start.n_envs
         )
     params_type: Any = agent_type.params_type
     try:
@@ -185,7 +185,10 @@ def defaults(agent: str, agent_type: type[BaseAgent], env_id: str) -> Training:
             f"this command: {error}"
         ) from None
     return Training(
-        algo, cfg.UpdateConfig(), cfg.TrainConfig(n_env_steps=500_000), env_id
+        algo,
+        cfg.UpdateConfig(),
+        cfg.TrainConfig(n_env_steps=500_000, n_eval_episodes=N_EVAL_EPISODES),
+        env_id,
     )
 
 
@@ -214,6 +217,10 @@ def read_settings(
     _refuse_control_characters(path, table)
     if table.pop("agent", agent) != agent:
         raise ValueError(f"{path} has the settings of another agent than {agent!r}")
+    if "n_eval_episodes" in table and isinstance(table.get("train", {}), dict):
+        # Where older files have it, which knew no evaluation but the last.
+        episodes = table.pop("n_eval_episodes")
+        table["train"] = {"n_eval_episodes": episodes, **table.get("train", {})}
     if env_id is not None:
         table["env_id"] = env_id
     else:
@@ -386,6 +393,13 @@ def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
             action_mask=training.action_mask,
             **env_kwargs,
         )
+
+
+def eval_env_of(training: Training, env: VectorEnv) -> VectorEnv | None:
+    """Makes environments to evaluate in while an agent trains in `env`, if need be."""
+    if training.train.eval_frequency == -1 or as_jax_env(env, training.n_envs):
+        return None
+    return make_env(training)
 
 
 def no_screen_or_sound() -> None:

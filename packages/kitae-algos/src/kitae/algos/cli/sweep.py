@@ -239,10 +239,10 @@ def _returns(
     trial: Any,
 ) -> list[float]:
     """Trains with each seed; a trial that is worse than most is given up early."""
-    quiet = dataclasses.replace(training.train, show_progress=False)
+    quiet = dataclasses.replace(training.train, show_progress=False, eval_frequency=-1)
     env = make_env(dataclasses.replace(training, train=quiet))
     config = algo_config(dataclasses.replace(training, train=quiet), env)
-    n_env_steps, n_episodes = training.train.n_env_steps, training.n_eval_episodes
+    n_env_steps, n_episodes = training.train.n_env_steps, training.train.n_eval_episodes
     seeds = range(training.seed, training.seed + n_seeds)
     returns = []
     try:

@@ -16,6 +16,7 @@ from kitae.algos.cli.settings import (
     Training,
     algo_config,
     default_run_name,
+    eval_env_of,
     find_agent,
     make_env,
     said_again,
@@ -79,6 +80,7 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
     env = make_env(training, run_name)
     with chdir(here):  # an environment may change it as it is made
         learner = _make(agent, run_name, algo_config(training, env))
+        eval_env = eval_env_of(training, env)
     text = settings_toml(agent, training)
     shown = "\n".join(map(visible, text.split("\n")))
     show(Syntax(shown, "toml", background_color="default"))
@@ -93,11 +95,13 @@ def _train(agent: str, training: Training, wandb: str | None) -> None:
     history = _going(
         learner,
         said_again(agent, training),
-        lambda: learner.train(env, n_env_steps, trackers=trackers),
+        lambda: learner.train(env, n_env_steps, eval_env=eval_env, trackers=trackers),
     )
     _summarise(learner, history)
-    evaluation.play(learner, env, training.n_eval_episodes)
+    evaluation.play(learner, env, training.train.n_eval_episodes)
     env.close()
+    if eval_env is not None:
+        eval_env.close()
 
 
 def resume(
@@ -131,17 +135,22 @@ def resume(
         )
     env = make_env(training)
     learner = agent_type(run_dir.name, algo_config(training, env))
+    eval_env = eval_env_of(training, env)
     learner.run_dir = run_dir
     trackers = [] if wandb is None else [WandB(wandb)]
     say(f"Resuming {name} on {training.env_id}, to {total:,} environment steps")
     history = _going(
         learner,
         said_again(name, training),
-        lambda: learner.resume(env, total, step=step, trackers=trackers),
+        lambda: learner.resume(
+            env, total, step=step, eval_env=eval_env, trackers=trackers
+        ),
     )
     _summarise(learner, history)
-    evaluation.play(learner, env, training.n_eval_episodes)
+    evaluation.play(learner, env, training.train.n_eval_episodes)
     env.close()
+    if eval_env is not None:
+        eval_env.close()
 
 
 def _make(agent: str, run_name: str, config: AlgoConfig) -> BaseAgent:

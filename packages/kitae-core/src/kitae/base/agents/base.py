@@ -284,7 +284,7 @@ class BaseAgent(IAgent):
             `[n_rows, *action_shape]`; of a discrete space, indices from 0.
 
         Example:
-            >>> class Clipped(OffPolicyAgent):
+            >>> class Clipped(BaseAgent):
             ...     def env_action(self, actions):
             ...         space = self.config.env_cfg.action_space
             ...         return jnp.clip(actions, space.low, space.high)
@@ -399,7 +399,8 @@ class BaseAgent(IAgent):
             For each seed, in order, `(seed, agent, history)`.
 
         Raises:
-            ValueError: A seed is out of range or there twice.
+            ValueError: A seed is out of range or there twice, or the config asks for
+                evaluations while it trains.
             TypeError: The environments are no JAX functions.
 
         Example:
@@ -412,6 +413,11 @@ class BaseAgent(IAgent):
             check_int("seeds", seed, 0, MAX_SEED)
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds must be different ones, at least one, got {seeds}")
+        if self.config.train_cfg.eval_frequency != -1:
+            raise ValueError(
+                "train_seeds does not evaluate while it trains: eval_frequency must be "
+                f"-1, got {self.config.train_cfg.eval_frequency}"
+            )
         jax_env = as_jax_env(env, self.config.env_cfg.n_envs)
         if jax_env is None:
             raise TypeError(

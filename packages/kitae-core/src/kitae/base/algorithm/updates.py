@@ -66,7 +66,7 @@ def gradient_updates(
         carry, info = update(carry, jax.tree.map(lambda x: x[0], xs))
         return carry, _without_stop(info)[0]
     update = jax.jit(update, inline=True)  # traced once, here and below
-    first = jax.tree.map(lambda x: x[0], xs)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     _, shapes = jax.eval_shape(update, carry, first)
     if STOP not in shapes:
         carry, infos = jax.lax.scan(update, carry, xs)
