@@ -91,6 +91,24 @@ np.testing.assert_allclose(levels[-1].sum(axis=1), levels[0].sum(axis=1), rtol=1
 assert len(np.unique(levels[0][levels[0] > 0])) > 100
 """
 
+STATISTICS = """
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from kitae.modules import init_statistics, update_statistics
+
+values = np.random.default_rng(0).normal(1e3, 1.0, (4, 64, 3)).astype(np.float32)
+split = NamedSharding(Mesh(np.array(jax.devices()), ("env",)), P("env"))
+update = jax.jit(update_statistics)
+alone = together = init_statistics(jax.ShapeDtypeStruct((3,), jnp.float32))
+for batch in values:
+    alone = update(alone, batch)
+    together = update(together, jax.device_put(batch, split))
+assert (alone.count == together.count).all()
+means = [np.float64(x.offset) + np.float64(x.mean) for x in (alone, together)]
+np.testing.assert_allclose(*means, rtol=1e-6)
+np.testing.assert_allclose(alone.variance, together.variance, rtol=1e-6)
+"""
+
 TRAINED_BY_TWO = """
 env, agent = make_agent()
 agent.train(env, 640, devices=jax.devices())
@@ -100,8 +118,8 @@ np.savez("state.npz", *leaves(agent.state), step=agent.step, updates=agent.updat
 
 @pytest.mark.parametrize(
     "script",
-    [SAME_UPDATE, SPLIT_TRAINING, PRIORITIES],
-    ids=["update", "training", "priorities"],
+    [SAME_UPDATE, SPLIT_TRAINING, PRIORITIES, STATISTICS],
+    ids=["update", "training", "priorities", "statistics"],
 )
 def test_eight_devices(script, tmp_path):
     finished(start(script, 8, cwd=tmp_path, quick=True))

@@ -16,6 +16,16 @@ from kitae.modules.quantile import CosineEmbedding, ImplicitQuantileQValue, iqn_
 from kitae.modules.qvalue import ContinuousQValue, DiscreteQValue, qvalue_factory
 from kitae.modules.recurrent import RecurrentQValue, recurrent_qvalue_factory
 from kitae.modules.spectral import spectral_normalize
+from kitae.modules.statistics import (
+    RewardStatistics,
+    RunningStatistics,
+    init_reward_statistics,
+    init_statistics,
+    normalise,
+    scale_rewards,
+    update_reward_statistics,
+    update_statistics,
+)
 from kitae.modules.vectors import DiscreteEncoder, MultiDiscreteEncoder, VectorEncoder
 
 __all__ = [
@@ -36,6 +46,8 @@ __all__ = [
     "PreprocessedEncoder",
     "QHead",
     "RecurrentQValue",
+    "RewardStatistics",
+    "RunningStatistics",
     "TrainState",
     "TupleEncoder",
     "VectorEncoder",
@@ -45,12 +57,18 @@ __all__ = [
     "epsilon_greedy",
     "greedy",
     "init_params",
+    "init_reward_statistics",
+    "init_statistics",
     "iqn_factory",
     "make_optimizer",
     "masked",
+    "normalise",
     "observation_spec",
     "qvalue_factory",
     "recurrent_qvalue_factory",
+    "scale_rewards",
     "spectral_normalize",
     "split_encoder",
+    "update_reward_statistics",
+    "update_statistics",
 ]
