@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-import kitae.config as cfg
-from kitae.algos.presets import AGENTS, preset
+from kitae.algos.presets import AGENTS
 from kitae.envs.make import make_vec_env
 
 N_EPISODES = 100
@@ -46,21 +45,8 @@ HARD_AGENTS = ("dqn", "rainbow")
 
 def make(agent: str, task: str, seed: int) -> tuple[Any, Any]:
     """Makes an agent and its environments."""
-    found = preset(agent, task)
-    env = make_vec_env(task, found.n_envs)
-    config = cfg.AlgoConfig(
-        seed=seed,
-        algo_params=found.algo_params,
-        update_cfg=found.update_cfg,
-        train_cfg=found.train_cfg,
-        env_cfg=cfg.EnvConfig(
-            task,
-            env.single_observation_space,
-            env.single_action_space,
-            found.n_envs,
-        ),
-    )
-    return AGENTS[agent](f"{agent}-{task}-{seed}", config), env
+    learner = AGENTS[agent].from_preset(task, seed=seed)
+    return learner, make_vec_env(task, learner.config.env_cfg.n_envs)
 
 
 def run(agent: str, task_name: str, seed: int) -> dict[str, Any]:

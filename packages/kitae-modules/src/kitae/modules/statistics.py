@@ -50,7 +50,8 @@ def init_statistics(spec: Any) -> RunningStatistics:
 
     Args:
         spec: Shape and dtype of one value, a pytree, as `observation_spec` gives it for
-            observations. What is no float is neither counted nor normalised.
+            observations. Leaves of other dtypes than floats are neither counted nor
+            normalised.
 
     Examples:
         >>> statistics = init_statistics(jax.ShapeDtypeStruct((2,), jnp.float32))
@@ -146,7 +147,8 @@ def normalise(
 
     Args:
         statistics: Of such values.
-        values: A pytree of leaves `[..., *shape]`. What is no float stays as it is.
+        values: A pytree of leaves `[..., *shape]`. Leaves of other dtypes than
+            floats stay as they are.
         clip: The largest absolute value. None: any.
 
     Returns:

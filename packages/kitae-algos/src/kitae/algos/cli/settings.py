@@ -397,9 +397,9 @@ def make_env(training: Training, run_name: str | None = None) -> VectorEnv:
 
 def eval_env_of(training: Training, env: VectorEnv) -> VectorEnv | None:
     """Makes environments to evaluate in while an agent trains in `env`, if need be."""
-    if training.train.eval_frequency == -1 or as_jax_env(env, training.n_envs):
-        return None
-    return make_env(training)
+    is_jax = as_jax_env(env, training.n_envs) is not None
+    evaluates = training.train.eval_frequency != -1
+    return make_env(training) if evaluates and not is_jax else None
 
 
 def no_screen_or_sound() -> None:

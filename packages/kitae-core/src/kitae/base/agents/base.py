@@ -498,8 +498,8 @@ class BaseAgent(IAgent):
             run_dir: A run's directory, such as `"runs/first"`.
             params_type: The class of `config.algo_params`. Default: the agent's own
                 `params_type`, which shipped agents have.
-            step: Of which checkpoint: its step, the newest, or the one with the best
-                mean return in training.
+            step: Of which checkpoint: its step, the newest, or the best one, as
+                `train_cfg.keep_best` has it.
             **kwargs: For the agent's constructor, after `run_name` and `config`.
 
         Raises:

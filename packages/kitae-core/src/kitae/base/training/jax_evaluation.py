@@ -70,6 +70,11 @@ class Playing(NamedTuple):
         return (self.left > 0) & ~self.waits
 
 
+def any_plays(playing: Playing) -> jax.Array:
+    """Whether there is one more step to take."""
+    return jnp.any(playing.plays)
+
+
 class JaxEvaluation:
     """The program that plays episodes in some environments.
 
@@ -161,10 +166,11 @@ class JaxEvaluation:
             )
         group_bytes = parts.bytes_ahead + n_bytes(parts.y)
         length = loops.n_groups(1, MAX_LENGTH, group_bytes, MAX_BYTES)
-        going = lambda carry: jnp.any(carry.plays)  # noqa: E731
         self._loop = loops.Loop(
             jax.jit(partial(hoisting.ahead, parts)),
-            jax.jit(partial(loops.loop, parts, length, going=going), donate_argnums=1),
+            jax.jit(
+                partial(loops.loop, parts, length, going=any_plays), donate_argnums=1
+            ),
             1,
             length,
         )
